@@ -1,0 +1,34 @@
+# Everything a fresh machine with Python >= 3.10 needs: `make demo` and `make test` set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RUN := OMP_NUM_THREADS=1 $(BIN)/
+
+.PHONY: demo test slow lint evidence clean
+
+demo: $(INSTALLED)
+	$(BIN)/sparseflow compare digits --out runs/digits
+
+test: $(INSTALLED) lint
+	$(RUN)python -m pytest -n 2 -m "not slow"
+
+slow: $(INSTALLED)
+	$(RUN)python -m pytest -n 2 -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Long real runs: resumable, never in CI.
+evidence: $(INSTALLED)
+	$(BIN)/python benchmarks/evidence.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,0 +1,162 @@
+"""The weights of a model by name, whichever way a layer holds them.
+
+A *weight layer* owns a parameter of two or more dimensions. An ordinary layer holds it as that parameter; a compact
+layer (`sparseflow.sparse`) holds only the active values and stands for the weight. Everything above this floor speaks
+of weights by the dense parameter's name and meets compact layers through `StandsForWeight` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sparseflow.core.errors import BadValue
+
+Masks: TypeAlias = Mapping[str, Tensor]
+"""Parameter name -> bool tensor of the parameter's shape; True where the weight is active."""
+
+Shapes: TypeAlias = Mapping[str, torch.Size]
+"""Weight name -> the dense shape of the weight."""
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(model output, target) -> scalar tensor."""
+
+
+@runtime_checkable
+class StandsForWeight(Protocol):
+    """A layer that stands for a dense weight without having it as a parameter."""
+
+    weight_shape: torch.Size
+    values: nn.Parameter
+
+    def active_mask(self) -> Tensor:
+        """Bool tensor of `weight_shape`."""
+        ...
+
+    def dense_weight(self) -> Tensor:
+        """The weight as a dense tensor of `weight_shape`, zeros where inactive; detached."""
+        ...
+
+    def set_active(self, values: Tensor) -> None:
+        """Assign the active values, given in the row-major order of the mask."""
+        ...
+
+    def tapped(self) -> AbstractContextManager[Tensor]:
+        """Inside, a forward pass depends on the yielded leaf so that its gradient is dLoss/dWeight, dense."""
+        ...
+
+
+def join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def stand_ins(model: nn.Module) -> dict[str, StandsForWeight]:
+    """Weight name -> the layer that stands for it, in module order."""
+    found: dict[str, StandsForWeight] = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, StandsForWeight):
+            found[join(prefix, "weight")] = module
+    return found
+
+
+def dense_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weight name -> parameter, for every weight that is held as a parameter of two or more dimensions."""
+    return {name: p for name, p in model.named_parameters() if p.dim() >= 2}
+
+
+def weight_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Weight name -> dense shape for every weight layer, in the order in which the model registers its modules."""
+    shapes: dict[str, torch.Size] = {}
+    for prefix, module in model.named_modules():
+        if isinstance(module, StandsForWeight):
+            shapes[join(prefix, "weight")] = module.weight_shape
+        for name, p in module.named_parameters(recurse=False):
+            if p.dim() >= 2:
+                shapes[join(prefix, name)] = p.shape
+    return shapes
+
+
+def weight_values(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weight name -> the parameter that carries it: the dense weight, or the active values of a compact layer."""
+    carried = {name: layer.values for name, layer in stand_ins(model).items()}
+    return {name: carried[name] if name in carried else model.get_parameter(name) for name in weight_shapes(model)}
+
+
+def other_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that are not weights of a weight layer: biases, normalisation, activation parameters."""
+    carriers = {id(p) for p in weight_values(model).values()}
+    return {name: p for name, p in model.named_parameters() if id(p) not in carriers}
+
+
+def active_counts(model: nn.Module, masks: Masks) -> dict[str, int]:
+    """Weight name -> number of active weights: the mask's, a compact layer's own, else all."""
+    compact = stand_ins(model)
+    counts: dict[str, int] = {}
+    for name, shape in weight_shapes(model).items():
+        if name in compact:
+            counts[name] = compact[name].values.numel()
+        else:
+            counts[name] = int(masks[name].sum()) if name in masks else shape.numel()
+    return counts
+
+
+def check_masks(model: nn.Module, masks: Masks) -> None:
+    """Raise unless every mask is a bool tensor of the shape of a weight of `model`.
+
+    Raises:
+        BadValue: naming the mask, its shape or dtype, and what the model has.
+    """
+    shapes = weight_shapes(model)
+    for name, mask in masks.items():
+        if name not in shapes:
+            raise BadValue(f"mask {name!r} matches no weight of the model (it has: {', '.join(shapes) or 'none'})")
+        if mask.dtype is not torch.bool:
+            raise BadValue(f"mask {name!r} must be a bool tensor, got {mask.dtype}")
+        if mask.shape != shapes[name]:
+            raise BadValue(f"mask {name!r} has shape {tuple(mask.shape)}, its weight {tuple(shapes[name])}")
+
+
+@torch.no_grad()
+def set_active(model: nn.Module, name: str, values: Tensor, mask: Tensor | None) -> None:
+    """Assign the active values of one weight, row-major in the mask; inactive entries become exactly 0.
+
+    Args:
+        values: shape (active,), or the number of all weights where `mask` is None.
+    """
+    layer = stand_ins(model).get(name)
+    if layer is not None:
+        layer.set_active(values)
+        return
+    weight = model.get_parameter(name)
+    values = values.to(weight)
+    if mask is None:
+        weight.copy_(values.view_as(weight))
+    else:
+        weight.zero_().masked_scatter_(mask.to(weight.device), values)
+
+
+@contextmanager
+def tapped_weights(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside, weight name -> a tensor whose gradient is dLoss/dWeight with the dense shape, masked entries included."""
+    compact = stand_ins(model)
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(compact[name].tapped()) if name in compact else model.get_parameter(name)
+            for name in names
+        }
+
+
+def state_digest(tensors: Mapping[str, Any]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes: equal exactly when all tensors are equal bit for bit."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{flat.dtype}|{tuple(flat.shape)}|".encode())
+        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,148 @@
+"""The data sets known by name: each one function that says where its files are and how they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sparseflow.core import BadData, Catalog, UnknownName
+from sparseflow.data import cifar, idx
+from sparseflow.data.dataset import Dataset, Split
+from sparseflow.data.files import ROOT_VARIABLE, find_source, partial_note
+from sparseflow.data.npz import read_npz
+from sparseflow.data.stratify import fixed_split
+
+datasets: Catalog[Callable[[Path | None], Dataset]] = Catalog("data set")
+
+_DIGITS = tuple("0123456789")
+
+
+def load(name: str, root: str | Path | None = None) -> Dataset:
+    """The data set called `name` in the catalog, or the one in the file `name` if that ends in ".npz".
+
+    Args:
+        root: the folder that holds the data sets' folders or archives, or one data set's own folder; without it the
+            environment variable SPARSEFLOW_DATA. An .npz path does not use it.
+
+    Raises:
+        UnknownName: if the catalog has no such name.
+        BadData: if files are missing or damaged; names the file, what was expected and what was found.
+    """
+    if name.endswith(".npz"):
+        return read_npz(Path(name).expanduser())
+    if name not in datasets:
+        raise UnknownName("data set", name, [*datasets.names, "a path ending in .npz"])
+    given = root or os.environ.get(ROOT_VARIABLE) or None
+    return datasets[name](None if given is None else Path(given).expanduser())
+
+
+@datasets.add(
+    "digits",
+    cite="Alpaydin and Kaynak 1998, UCI optical recognition of handwritten digits; part shipped with scikit-learn",
+    needs_root=False,
+    flip_ok=False,
+    folder="",
+)
+def digits(root: Path | None) -> Dataset:
+    """1,797 handwritten digits of 8 x 8 pixels with values 0 .. 16, embedded; a fixed stratified 80/20 split."""
+    from sklearn.datasets import load_digits  # takes a second to import, which other data sets need not pay
+
+    images, labels = load_digits(return_X_y=True)
+    x = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8)
+    everything = Split(x, torch.from_numpy(labels.astype(np.int64)))
+    train, test = fixed_split(everything.y)
+    return Dataset("digits", everything.take(train), everything.take(test), 10, _DIGITS)
+
+
+@datasets.add(
+    "fashion-mnist",
+    cite="Xiao et al. 2017, arXiv:1708.07747",
+    needs_root=True,
+    flip_ok=True,
+    folder="fashion-mnist",
+)
+def fashion_mnist(root: Path | None) -> Dataset:
+    """60,000 + 10,000 grey images of clothing, 28 x 28, 10 classes."""
+    names = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+    return _from_idx("fashion-mnist", root, tuple(names.split(", ")))
+
+
+@datasets.add(
+    "mnist",
+    cite="LeCun et al. 1998, Proceedings of the IEEE 86(11)",
+    needs_root=True,
+    flip_ok=False,
+    folder="mnist",
+)
+def mnist(root: Path | None) -> Dataset:
+    """60,000 + 10,000 grey images of handwritten digits, 28 x 28, 10 classes."""
+    return _from_idx("mnist", root, _DIGITS)
+
+
+@datasets.add(
+    "cifar-10",
+    cite="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+    needs_root=True,
+    flip_ok=True,
+    folder="cifar-10-batches-py",
+)
+def cifar_10(root: Path | None) -> Dataset:
+    """50,000 + 10,000 colour images of animals and vehicles, 32 x 32, 10 classes; read with one to five batches."""
+    batches = [f"data_batch_{number}" for number in range(1, 6)]
+    return _from_cifar("cifar-10", root, batches, "test_batch", "batches.meta", "labels", "label_names", 10)
+
+
+@datasets.add(
+    "cifar-100",
+    cite="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+    needs_root=True,
+    flip_ok=True,
+    folder="cifar-100-python",
+)
+def cifar_100(root: Path | None) -> Dataset:
+    """50,000 + 10,000 colour images, 32 x 32, 100 fine classes."""
+    return _from_cifar("cifar-100", root, ["train"], "test", "meta", "fine_labels", "fine_label_names", 100)
+
+
+def _find(name: str, root: Path | None, files: Sequence[str], archive: str | None = None) -> Path:
+    others = {entry.facts["folder"] for entry in datasets if entry.name != name}
+    return find_source(root, datasets.entry(name).facts["folder"], files, archive=archive, others=others)
+
+
+def _from_idx(name: str, root: Path | None, class_names: tuple[str, ...]) -> Dataset:
+    folder = _find(name, root, idx.FILES)
+    train = idx.read_split(folder, "train", len(class_names))
+    test = idx.read_split(folder, "t10k", len(class_names))
+    _check_same_size(folder, train, test)
+    notes = partial_note(len(train), 60_000) + partial_note(len(test), 10_000, "test")
+    return Dataset(name, train, test, len(class_names), class_names, datasets.entry(name).facts["flip_ok"], notes)
+
+
+def _check_same_size(folder: Path, train: Split, test: Split) -> None:
+    if train.x.shape[1:] != test.x.shape[1:]:
+        shapes = [" x ".join(map(str, split.x.shape[2:])) for split in (train, test)]
+        raise BadData(f"{folder}: training images are {shapes[0]}, test images {shapes[1]}")
+
+
+def _from_cifar(
+    name: str,
+    root: Path | None,
+    train_files: Sequence[str],
+    test_file: str,
+    meta_file: str,
+    labels: str,
+    label_names: str,
+    classes: int,
+) -> Dataset:
+    wanted = [*train_files, test_file, meta_file]
+    source = _find(name, root, wanted[:-1], f"{name}-python.tar.gz")
+    files = cifar.read_files(source, wanted)
+    train = cifar.read_split(source, files, train_files, labels, classes)
+    test = cifar.read_split(source, files, [test_file], labels, classes)
+    class_names = cifar.read_class_names(source, files, meta_file, label_names, classes)
+    notes = partial_note(len(train), 50_000) + partial_note(len(test), 10_000, "test")
+    return Dataset(name, train, test, classes, class_names, datasets.entry(name).facts["flip_ok"], notes)

@@ -1,0 +1,144 @@
+"""From a data set to what a run trains on: its images on a device, a validation split, normalised batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from sparseflow.core import BadValue, check_positive, stream
+from sparseflow.data.dataset import Dataset, Split
+from sparseflow.data.statistics import mean_std
+from sparseflow.data.stratify import complement, stratified
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Splits on one device, images still uint8, and the statistics that normalise them.
+
+    Attributes:
+        val: None when no validation split was asked for.
+        mean, std: per channel (C,) or feature (D,), of `train` alone; on the device.
+        dtype: type of the normalised inputs.
+        digest: of the data set that this was prepared from, before any limit or validation split.
+    """
+
+    name: str
+    train: Split
+    val: Split | None
+    test: Split
+    mean: Tensor
+    std: Tensor
+    classes: int
+    flip_ok: bool
+    dtype: torch.dtype
+    digest: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.train.x.device
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example: (C, H, W) or (D,)."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def input_size(self) -> int:
+        """Values per example, C * H * W or D."""
+        return prod(self.input_shape)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / std of a raw batch (B, C, H, W) or (B, D), as `dtype`; `x` is left unchanged.
+
+        Computed in at least float32, so that half-precision inputs are rounded once, at the end.
+        """
+        shape = (-1, *(1,) * (len(self.input_shape) - 1))
+        return (x - self.mean.view(shape)).div_(self.std.view(shape)).to(self.dtype)
+
+    def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised inputs and labels of `split` at `indices` (int64, on any device)."""
+        taken = split.take(indices)
+        return self.normalise(taken.x), taken.y
+
+    def probe(self, n: int = 1024) -> tuple[Tensor, Tensor]:
+        """(x, y) of a fixed stratified sample of `n` training examples, or all if there are fewer; x raw.
+
+        The stream does not depend on the run's seed: probes of different runs measure on the same examples (as far as
+        their training splits agree), so that differences between runs are not differences between samples.
+
+        Raises:
+            BadValue: if `n` is less than 1.
+        """
+        check_positive("the number of probe examples", n)
+        taken = self.train.take(stratified(self.train.y, min(n, len(self.train)), stream(0, "probe")))
+        return taken.x, taken.y
+
+
+def prepare(
+    dataset: Dataset,
+    *,
+    train_limit: int | None = None,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Prepared:
+    """Limit, split, measure and move a data set.
+
+    Args:
+        train_limit: keep this many training examples, stratified. Which ones does not depend on `seed`: all runs of a
+            study see the same data, as they would with a data set of that size, and the noise over seeds is that of
+            initialisation, masks and batch order only.
+        val_fraction: in [0, 1); this part of the (limited) training examples becomes the validation split, stratified
+            and drawn from `stream(seed, "validation")`.
+        dtype: floating-point type of the normalised inputs.
+
+    Raises:
+        BadValue: if `train_limit` is below the number of classes or above the number of training examples, or
+            `val_fraction` is out of range or leaves a split empty, or `dtype` is not a floating-point type.
+    """
+    if not dtype.is_floating_point:
+        raise BadValue(f"inputs are normalised to a floating-point type, got {dtype}")
+    train = dataset.train if train_limit is None else _limited(dataset, train_limit)
+    train, val = _without_validation(train, val_fraction, seed)
+    mean, std = mean_std(train.x)
+    working = torch.promote_types(dtype, torch.float32)
+    return Prepared(
+        name=dataset.name,
+        train=train.to(device),
+        val=None if val is None else val.to(device),
+        test=dataset.test.to(device),
+        mean=mean.to(device, working),
+        std=std.to(device, working),
+        classes=dataset.classes,
+        flip_ok=dataset.flip_ok,
+        dtype=dtype,
+        digest=dataset.digest,
+    )
+
+
+def _limited(dataset: Dataset, limit: int) -> Split:
+    available = len(dataset.train)
+    if limit < dataset.classes:
+        raise BadValue(f"train_limit {limit} is less than the {dataset.classes} classes of {dataset.name!r}")
+    if limit > available:
+        raise BadValue(f"train_limit {limit} is more than the {available} training examples of {dataset.name!r}")
+    return dataset.train.take(stratified(dataset.train.y, limit, stream(0, "train_limit")))
+
+
+def _without_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
+    if not 0.0 <= fraction < 1.0:
+        raise BadValue(f"val_fraction must be in [0, 1), got {fraction:g}")
+    if fraction == 0.0:
+        return train, None
+    count = round(fraction * len(train))
+    if not 0 < count < len(train):
+        raise BadValue(
+            f"val_fraction {fraction:g} of {len(train)} training examples puts {count} into validation; "
+            "both splits need at least one"
+        )
+    chosen = stratified(train.y, count, stream(seed, "validation"))
+    return train.take(complement(chosen, len(train))), train.take(chosen)

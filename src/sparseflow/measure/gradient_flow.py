@@ -1,0 +1,183 @@
+"""Gradient flow and effective gradient flow (001 eq. 3.5-3.7; 000 eq. 5-7; 004 sec. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparseflow.autodiff import mean_weight_gradients
+from sparseflow.core import (
+    BadValue,
+    Batch,
+    Loss,
+    Masks,
+    Metric,
+    active_counts,
+    other_parameters,
+    stand_ins,
+    weight_shapes,
+)
+
+Average = Literal["gradient", "norms"]
+
+
+@dataclass(frozen=True)
+class LayerFlow:
+    """Norms of one layer's gradient g: over all its weights, and over the active ones (g * m)."""
+
+    l1: float
+    l2: float
+    active_l1: float
+    active_l2: float
+    active: int
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """Gradient norms by layer and the measures made of them.
+
+    gf_p = ||g||_p over all weight gradients, masked weights included (001 eq. 3.5).
+    EGF_p = (1/L) sum_l ||g_l * m_l||_p (001 eq. 3.6, 3.7).
+    squared = sum of squares over active weights (004 sec. 3).
+    """
+
+    layers: Mapping[str, LayerFlow]
+    per_weight: bool = False
+    """Divide each layer's EGF term by its number of active weights (002's wording; eq. 3.7 has no such factor)."""
+
+    @property
+    def gf_1(self) -> float:
+        return sum(layer.l1 for layer in self.layers.values())
+
+    @property
+    def gf_2(self) -> float:
+        return float(sum(layer.l2**2 for layer in self.layers.values()) ** 0.5)
+
+    @property
+    def egf_1(self) -> float:
+        return self._effective({name: layer.active_l1 for name, layer in self.layers.items()})
+
+    @property
+    def egf_2(self) -> float:
+        return self._effective({name: layer.active_l2 for name, layer in self.layers.items()})
+
+    @property
+    def squared(self) -> float:
+        return sum(layer.active_l2**2 for layer in self.layers.values())
+
+    def _effective(self, norms: Mapping[str, float]) -> float:
+        terms = [norm / max(1, self.layers[name].active) if self.per_weight else norm for name, norm in norms.items()]
+        return sum(terms) / len(terms)
+
+    def metrics(self) -> dict[Metric, float]:
+        """The measures of the network and of each layer, as a study records them."""
+        values = {Metric(name): getattr(self, name) for name in MEASURES}
+        for name, layer in self.layers.items():
+            values[Metric("gf_1", name)] = layer.l1
+            values[Metric("gf_2", name)] = layer.l2
+            values[Metric("egf_1", name)] = layer.active_l1
+            values[Metric("egf_2", name)] = layer.active_l2
+        return values
+
+
+MEASURES = ("gf_1", "gf_2", "egf_1", "egf_2", "squared")
+
+
+def gradient_flow(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable[Batch],
+    masks: Masks | None = None,
+    *,
+    average: Average = "gradient",
+    batch_norm: Literal["train", "eval"] = "train",
+    others: bool = False,
+    per_weight: bool = False,
+) -> GradientFlow:
+    """Measure gradient flow on a probe set; the model, its buffers and `.grad` fields come back untouched.
+
+    Args:
+        loss: the data loss, a mean over its batch, without penalty.
+        batches: (inputs, targets) pairs that make up the probe.
+        masks: masks of layers in masked execution; compact layers know theirs; layers without one are dense.
+        average: "gradient" takes norms of the mean gradient over the probe, "norms" the mean of each batch's norms.
+        batch_norm: normalise with the batch's statistics ("train"; running ones stay as they are) or the running ones.
+            Everything else, dropout included, is in evaluation mode.
+        others: count biases and the parameters of normalisation and activations as layers too.
+        per_weight: see `GradientFlow.per_weight`.
+
+    Raises:
+        BadValue: for an unknown `average` or `batch_norm`.
+    """
+    if average not in ("gradient", "norms"):
+        raise BadValue(f"average must be 'gradient' or 'norms', got {average!r}")
+    active = _active_masks(model, masks or {})
+    names = [*weight_shapes(model), *(other_parameters(model) if others else ())]
+    counts = active_counts(model, masks or {})
+    with _probing(model, batch_norm):
+        if average == "gradient":
+            layers = _norms(mean_weight_gradients(model, loss, batches, names), active, counts)
+        else:
+            singles = [_norms(mean_weight_gradients(model, loss, [b], names), active, counts) for b in batches]
+            layers = {name: _mean([single[name] for single in singles]) for name in names}
+    return GradientFlow(layers, per_weight)
+
+
+def _active_masks(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
+    return dict(masks) | {name: layer.active_mask() for name, layer in stand_ins(model).items()}
+
+
+def _norms(gradients: Mapping[str, Tensor], masks: Masks, counts: Mapping[str, int]) -> dict[str, LayerFlow]:
+    layers = {}
+    for name, gradient in gradients.items():
+        # In float64 where sums of squares over millions of float32 entries would lose digits.
+        l1, l2 = _l1_l2(gradient)
+        active_l1, active_l2 = _l1_l2(gradient[masks[name].to(gradient.device)]) if name in masks else (l1, l2)
+        layers[name] = LayerFlow(l1, l2, active_l1, active_l2, counts.get(name, gradient.numel()))
+    return layers
+
+
+def _l1_l2(gradient: Tensor) -> tuple[float, float]:
+    flat = gradient.reshape(-1)
+    return (
+        float(torch.linalg.vector_norm(flat, 1, dtype=torch.float64)),
+        float(torch.linalg.vector_norm(flat, 2, dtype=torch.float64)),
+    )
+
+
+def _mean(layers: list[LayerFlow]) -> LayerFlow:
+    n = len(layers)
+    return LayerFlow(
+        sum(f.l1 for f in layers) / n,
+        sum(f.l2 for f in layers) / n,
+        sum(f.active_l1 for f in layers) / n,
+        sum(f.active_l2 for f in layers) / n,
+        layers[0].active,
+    )
+
+
+@contextmanager
+def _probing(model: nn.Module, batch_norm: str) -> Iterator[None]:
+    """Evaluation mode, with batch normalisation as asked; modes and buffers are restored."""
+    if batch_norm not in ("train", "eval"):
+        raise BadValue(f"batch_norm must be 'train' or 'eval', got {batch_norm!r}")
+    modes = [(module, module.training) for module in model.modules()]
+    normalising = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [(buffer, buffer.clone()) for norm in normalising for buffer in norm.buffers(recurse=False)]
+    model.eval()
+    if batch_norm == "train":
+        for norm in normalising:
+            norm.train()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)

@@ -1,0 +1,7 @@
+"""Models that studies can name, always dense: masks stand beside them."""
+
+from sparseflow.models.activations import SReLU, activations
+from sparseflow.models.catalog import materialise, models, sketch
+from sparseflow.models.mlp import MLP
+
+__all__ = ["MLP", "SReLU", "activations", "materialise", "models", "sketch"]

@@ -1,0 +1,73 @@
+"""Activation functions by name. Where one has parameters, a layer has one set of them, whatever its width.
+
+(One set per layer keeps the comparison at equal capacity fair: a wider sparse layer gains no activation parameters.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sparseflow.core import Catalog
+
+activations: Catalog[Callable[[], nn.Module]] = Catalog("activation")
+
+
+@activations.add("relu", cite="Nair & Hinton 2010")
+def relu() -> nn.Module:
+    """max(x, 0)."""
+    return nn.ReLU()
+
+
+@activations.add("prelu", cite="He et al. 2015, arXiv:1502.01852")
+def prelu() -> nn.Module:
+    """max(x, 0) + a min(x, 0) with one learned a per layer, 0.25 at first."""
+    return nn.PReLU()
+
+
+@activations.add("elu", cite="Clevert et al. 2015, arXiv:1511.07289")
+def elu() -> nn.Module:
+    """x for x > 0, exp(x) - 1 below."""
+    return nn.ELU()
+
+
+@activations.add("swish", cite="Ramachandran et al. 2017, arXiv:1710.05941")
+def swish() -> nn.Module:
+    """x sigmoid(x)."""
+    return nn.SiLU()
+
+
+@activations.add("sigmoid", cite="standard")
+def sigmoid() -> nn.Module:
+    """1 / (1 + exp(-x))."""
+    return nn.Sigmoid()
+
+
+@activations.add("srelu", cite="Jin et al. 2015, arXiv:1512.07030")
+class SReLU(nn.Module):
+    """Three line pieces with learned kinks and outer slopes, one set per layer.
+
+    f(x) = t_r + a_r (x - t_r) for x >= t_r;  x in between;  t_l + a_l (x - t_l) for x <= t_l.
+
+    At first t_l = 0, a_l = 0.2, t_r = 1, a_r = 1: the leaky ReLU that Jin et al. start from (their section 3.2; they
+    fix t_r from data after some epochs, here it is learned from the beginning, moving once a_r has left 1).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.t_l = nn.Parameter(torch.empty(1))
+        self.a_l = nn.Parameter(torch.empty(1))
+        self.t_r = nn.Parameter(torch.empty(1))
+        self.a_r = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for parameter, value in ((self.t_l, 0.0), (self.a_l, 0.2), (self.t_r, 1.0), (self.a_r, 1.0)):
+            nn.init.constant_(parameter, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = self.t_r + self.a_r * (x - self.t_r)
+        below = self.t_l + self.a_l * (x - self.t_l)
+        return torch.where(x >= self.t_r, above, torch.where(x <= self.t_l, below, x))

@@ -1,0 +1,21 @@
+"""Sparse execution: layers that hold and multiply active weights only."""
+
+from sparseflow.sparse.choose import Execution, choose
+from sparseflow.sparse.convert import Conversion, compact, compact_names, expand
+from sparseflow.sparse.linear import CompactLinear
+from sparseflow.sparse.products import mm, mtm, sd
+from sparseflow.sparse.structure import Structure
+
+__all__ = [
+    "CompactLinear",
+    "Conversion",
+    "Execution",
+    "Structure",
+    "choose",
+    "compact",
+    "compact_names",
+    "expand",
+    "mm",
+    "mtm",
+    "sd",
+]

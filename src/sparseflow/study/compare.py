@@ -1,0 +1,212 @@
+"""The capacity-matched comparison (SC-SDC): from its specification to pairs of runs (001 sec. 3.2.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from sparseflow.core import BadSpec, SparseflowError, UnknownName
+from sparseflow.data import Dataset
+from sparseflow.models import activations
+from sparseflow.study.build import maximum_width
+from sparseflow.study.read import validate
+from sparseflow.study.spec import OptimizerSpec, RunSpec, Section
+from sparseflow.study.variants import Strengths, variant
+from sparseflow.train import optimizers
+
+Width = Annotated[int | float, Field(gt=0)]
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Grid(Section):
+    """What the comparison varies: every combination is a cell, every cell has widths x seeds pairs."""
+
+    dense_widths: tuple[Width, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    """Widths of the dense twins: integers, or parts of the maximum width, rounded."""
+    seeds: Annotated[int, Field(ge=1)] = 3
+    optimizers: tuple[Annotated[dict[str, Any], BeforeValidator(_named)], ...] = ()
+    """Optimiser sections laid over the study's own; a bare name keeps its other fields. None: the study's own."""
+    variants: tuple[str, ...] = ("NR",)
+    activations: tuple[str, ...] = ()
+    """None: the model's own."""
+    strengths: Strengths = Strengths()
+
+    @field_validator("activations")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in activations:
+                raise ValueError(str(UnknownName("activation", name, activations.names)))
+        return names
+
+    @field_validator("dense_widths", "variants")
+    @classmethod
+    def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values:
+            raise ValueError("needs at least one entry")
+        if len(set(values)) < len(values):
+            raise ValueError("names an entry twice")
+        return values
+
+
+class Statistics(Section):
+    """How the pairs are judged."""
+
+    zeros: Literal["pratt", "drop"] = "pratt"
+    alpha: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    diverged: Literal["chance", "nan"] = "chance"
+    """A diverged run counts as chance accuracy, or takes its pair out of the test; the number of them is shown."""
+
+
+class CompareSpec(RunSpec):
+    """A comparison: the sections of a run, which all its runs share, and what it varies."""
+
+    title: str = "Sparse against dense at equal capacity"
+    compare: Grid = Grid()
+    statistics: Statistics = Statistics()
+
+    @model_validator(mode="after")
+    def _pairs_decide(self) -> CompareSpec:
+        if self.mask.twin_width is not None or self.mask.density is not None:
+            raise ValueError("a comparison sets twin_width itself; leave mask.twin_width and mask.density out")
+        return self
+
+    @property
+    def study_name(self) -> str:
+        """Names the study as `RunSpec.name` names a run."""
+        text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
+        return "compare-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs that differ in connectivity alone."""
+
+    dense_width: int
+    seed: int
+    sparse: RunSpec
+    dense: RunSpec
+
+    def members(self) -> tuple[tuple[str, RunSpec], tuple[str, RunSpec]]:
+        return ("sparse", self.sparse), ("dense", self.dense)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of optimiser, variant and activation: a cell of the p-value table."""
+
+    optimizer: str
+    variant: str
+    activation: str
+    pairs: tuple[Pair, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.optimizer} {self.variant} {self.activation}"
+
+
+def widths_of(spec: CompareSpec, input_size: int) -> list[int]:
+    """The dense twins' widths; parts of the maximum width are rounded half up (CIFAR: 308, 923, 1538, 2153, 2768)."""
+    widest = spec.model.width or maximum_width(input_size)
+    widths = [int(w * widest + 0.5) if isinstance(w, float) else w for w in spec.compare.dense_widths]
+    problems = [
+        f"compare.dense_widths: {w} is not between 1 and the maximum width {widest}"
+        for w in widths
+        if not 1 <= w <= widest
+    ]
+    if problems:
+        raise BadSpec(problems)
+    return widths
+
+
+def cells(spec: CompareSpec, dataset: Dataset) -> list[Cell]:
+    """The cells of a comparison, in the order of its table: optimisers, then variants, then activations.
+
+    Raises:
+        BadSpec: listing every combination that makes no run.
+    """
+    problems: list[str] = []
+    found = []
+    widths = widths_of(spec, dataset.input_size)
+    rows = _optimizer_rows(spec)
+    for (label, optimizer), name, activation in product(
+        rows, spec.compare.variants, spec.compare.activations or (spec.model.activation,)
+    ):
+        try:
+            found.append(_cell(spec, widths, label, optimizer, name, activation))
+        except BadSpec as error:
+            problems.extend(f"cell {label} {name} {activation}: {p}" for p in error.problems)
+        except SparseflowError as error:
+            problems.append(f"compare.variants: {error}")
+    if problems:
+        raise BadSpec(dict.fromkeys(problems))
+    return found
+
+
+def _optimizer_rows(spec: CompareSpec) -> list[tuple[str, dict[str, Any]]]:
+    base = spec.optimizer.model_dump(exclude_defaults=True)
+    rows = []
+    problems: list[str] = []
+    for k, change in enumerate(spec.compare.optimizers or ({},)):
+        merged = {**base, **change}
+        try:
+            rows.append((validate(OptimizerSpec, merged), merged))
+        except BadSpec as error:
+            problems.extend(f"compare.optimizers.{k}.{p}" for p in error.problems)
+    if problems:
+        raise BadSpec(problems)
+    names = [o.name for o, _ in rows]
+    labelled = []
+    for o, merged in rows:
+        label = str(optimizers.entry(o.name).facts["label"])
+        if names.count(o.name) > 1:
+            label += f", lr {o.lr:g}"
+        labelled.append((label, merged))
+    if len({label for label, _ in labelled}) < len(labelled):
+        raise BadSpec(["compare.optimizers: two entries have the same name and learning rate"])
+    return labelled
+
+
+def _cell(
+    spec: CompareSpec, widths: list[int], label: str, optimizer: dict[str, Any], name: str, activation: str
+) -> Cell:
+    content = spec.model_dump(exclude_defaults=True, exclude={"title", "compare", "statistics"})
+    content["optimizer"] = optimizer
+    for section, fields in variant(name, spec.compare.strengths).items():
+        content[section] = {**content.get(section, {}), **fields}
+    content["model"] = {**content.get("model", {}), "activation": activation}
+    pairs = []
+    for offset in range(spec.compare.seeds):
+        seed = spec.seed + offset
+        for width in widths:
+            mask = {**content.get("mask", {}), "twin_width": width}
+            sparse = validate(RunSpec, {**content, "mask": mask, "seed": seed})
+            narrow = {**content, "seed": seed, "model": {**content["model"], "width": width}}
+            narrow.pop("mask", None)
+            if narrow.get("init", {}).get("fans"):
+                # The dense member's own fans are the twin's.
+                narrow["init"] = {k: v for k, v in narrow["init"].items() if k != "fans"}
+            pairs.append(Pair(width, seed, sparse, validate(RunSpec, narrow)))
+    return Cell(label, name, activation, tuple(pairs))
+
+
+def runs_of(table: list[Cell]) -> Iterator[RunSpec]:
+    """Every run once, seed by seed, so that an unfinished study has whole seeds; the members of a pair together."""
+    seen: set[str] = set()
+    seeds = sorted({pair.seed for cell in table for pair in cell.pairs})
+    for seed, cell in product(seeds, table):
+        for pair in cell.pairs:
+            for _, run in pair.members() if pair.seed == seed else ():
+                if run.name not in seen:
+                    seen.add(run.name)
+                    yield run

@@ -1,0 +1,212 @@
+"""A pool of worker processes that supervises them: a worker that dies costs its run's last seconds, nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+import torch
+
+from sparseflow.core import SparseflowError
+from sparseflow.study.run import DataCache, Row, RunResult, Surroundings, execute
+from sparseflow.study.spec import RunSpec
+
+ATTEMPTS = 3
+"""How often a run whose worker dies is tried."""
+
+STOP_SECONDS = 10.0
+"""How long an interrupted pool waits for its workers to reach the end of an epoch."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the pool reports of a run: "started", "rows" (measured values) or "ended" (with its result)."""
+
+    kind: Literal["started", "rows", "ended"]
+    spec: RunSpec
+    payload: Any = None
+
+
+def run_pool(specs: Iterable[RunSpec], surroundings: Surroundings, jobs: int, handle: Callable[[Event], None]) -> None:
+    """Execute runs on `jobs` worker processes and report everything to `handle`, in this process.
+
+    A run that raises ends as "failed" with its traceback; a run whose worker dies is tried again, from its checkpoint,
+    up to `ATTEMPTS` times. If this process dies, its workers exit. On KeyboardInterrupt the runs in flight are asked to
+    stop after their epoch and to leave a checkpoint, workers that take longer than `STOP_SECONDS` are ended, and the
+    interrupt goes on.
+    """
+    pool = _Pool(deque((spec, 1) for spec in specs), surroundings, jobs, handle)
+    try:
+        pool.work()
+    except BaseException:
+        pool.stop()
+        raise
+    finally:
+        pool.close()
+
+
+class _Worker:
+    """One process, the pipe to it and the run it is on."""
+
+    def __init__(self, context: Any, surroundings: Surroundings) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, surroundings), daemon=True)
+        with _threads_in_environment(surroundings.threads):
+            self.process.start()
+        theirs.close()
+        self.task: tuple[RunSpec, int] | None = None
+
+
+class _Pool:
+    def __init__(
+        self, tasks: deque[tuple[RunSpec, int]], surroundings: Surroundings, jobs: int, handle: Callable[[Event], None]
+    ) -> None:
+        self._tasks, self._handle = tasks, handle
+        self._surroundings = surroundings
+        self._context = mp.get_context("spawn")
+        self._jobs = max(1, min(jobs, len(tasks)))
+        self._workers: list[_Worker] = []
+
+    def work(self) -> None:
+        while self._tasks or any(w.task for w in self._workers):
+            while self._tasks and len(self._workers) < self._jobs:
+                self._workers.append(_Worker(self._context, self._surroundings))
+            for worker in self._workers:
+                if worker.task is None and self._tasks:
+                    self._assign(worker)
+            self._listen(0.5)
+
+    def _assign(self, worker: _Worker) -> None:
+        worker.task = self._tasks.popleft()
+        spec = worker.task[0]
+        try:
+            worker.pipe.send(("run", spec.changes()))
+        except OSError:
+            self._bury(worker)
+            return
+        self._handle(Event("started", spec))
+
+    def _listen(self, seconds: float) -> None:
+        ready = wait([w.pipe for w in self._workers], timeout=seconds)
+        for worker in [w for w in self._workers if w.pipe in ready]:
+            try:
+                kind, payload = worker.pipe.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+                continue
+            assert worker.task is not None
+            spec = worker.task[0]
+            if kind == "rows":
+                self._handle(Event("rows", spec, payload))
+            else:
+                worker.task = None
+                self._handle(Event("ended", spec, RunResult(**payload)))
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take a dead worker out and put its run back, or give the run up after its last attempt."""
+        worker.process.join(5)
+        worker.pipe.close()
+        self._workers.remove(worker)
+        if worker.task is None:
+            return
+        spec, attempt = worker.task
+        if attempt < ATTEMPTS:
+            self._tasks.appendleft((spec, attempt + 1))
+            return
+        code = worker.process.exitcode
+        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        error = f"its worker process died {ATTEMPTS} times ({how}); the machine may be short of memory"
+        self._handle(Event("ended", spec, RunResult("failed", error=error)))
+
+    def stop(self) -> None:
+        """Ask for the end of the epoch, wait a little, then end the rest."""
+        for worker in self._workers:
+            try:
+                worker.pipe.send(("stop", None))
+            except OSError:
+                continue
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            while any(w.task for w in self._workers) and time.monotonic() < deadline:
+                self._listen(0.2)
+        except BaseException:  # a second interrupt: no more waiting
+            pass
+        for worker in self._workers:
+            if worker.task is not None:
+                worker.process.kill()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.pipe.close()
+        for worker in self._workers:
+            worker.process.join(5)
+            if worker.process.is_alive():
+                worker.process.kill()
+
+
+@contextmanager
+def _threads_in_environment(threads: int) -> Iterator[None]:
+    """OpenMP runtimes read their thread number when the process starts, so it is set around the start of a worker."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _serve(pipe: Connection, surroundings: Surroundings) -> None:
+    """A worker's life: runs come through the pipe, rows and results go back."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver says what is to happen
+    _exit_with_parent()
+    torch.set_num_threads(surroundings.threads)
+    cache = DataCache(surroundings)
+    while True:
+        try:
+            kind, changes = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if kind == "stop":
+            continue
+        spec = RunSpec.model_validate(changes)
+
+        def emit(rows: list[Row]) -> None:
+            pipe.send(("rows", rows))
+
+        def should_stop() -> bool:
+            return pipe.poll() and pipe.recv()[0] == "stop"
+
+        try:
+            result = execute(spec, surroundings, cache, emit, should_stop)
+        except SparseflowError as error:
+            result = RunResult("failed", error=str(error))
+        except Exception:
+            result = RunResult("failed", error=traceback.format_exc())
+        pipe.send(("ended", result.as_dict()))
+
+
+def _exit_with_parent() -> None:
+    parent = mp.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,208 @@
+"""One run, from its specification to its result; the same function whatever executes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparseflow.core import Metric, Moment, Probe
+from sparseflow.data import Dataset, Prepared, load, prepare
+from sparseflow.measure import GradientFlowProbe
+from sparseflow.study.build import Network, build, optimizer_for, plan_for
+from sparseflow.study.fingerprint import fingerprint
+from sparseflow.study.spec import RunSpec
+from sparseflow.train import Trainer, checkpoint, forward_flops
+
+Row = tuple[int, float, str, str, float]
+"""(step, epoch, metric, layer, value)."""
+
+FLUSH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a run happens; none of it changes its numbers on one machine, so none of it is in its name."""
+
+    data_root: str | None = None
+    checkpoints: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    keep: bool = False
+    """Keep the final network (a dense state_dict and its masks) beside the checkpoints."""
+
+    def final_path(self, name: str) -> Path | None:
+        return self.checkpoints / f"{name}.final.pt" if self.checkpoints and self.keep else None
+
+    def resume_path(self, name: str) -> Path | None:
+        return self.checkpoints / f"{name}.resume.pt" if self.checkpoints else None
+
+
+@dataclass
+class RunResult:
+    """What is known of a run when it has ended."""
+
+    status: str
+    final: dict[str, float] = field(default_factory=dict)
+    digest: str = ""
+    step: int = 0
+    epoch: int = 0
+    active: dict[str, int] = field(default_factory=dict)
+    execution: dict[str, str] = field(default_factory=dict)
+    others: int = 0
+    inference_flops: int = 0
+    """Of one example."""
+    training_flops: int = 0
+    """Of all steps taken: three forward passes an example."""
+    fingerprint: str = ""
+    mixed: bool = False
+    """Some of its epochs ran under another fingerprint."""
+    data_digest: str = ""
+    notes: tuple[str, ...] = ()
+    wall_s: float = 0.0
+    """Seconds of the attempt that ended it."""
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class DataCache:
+    """The last data sets used in this process, so that a worker reads and splits each only once."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._datasets: dict[str, Dataset] = {}
+        self._prepared: tuple[Any, Prepared] | None = None
+
+    def dataset(self, name: str) -> Dataset:
+        if name not in self._datasets:
+            self._datasets[name] = load(name, self._surroundings.data_root)
+        return self._datasets[name]
+
+    def prepared(self, spec: RunSpec) -> Prepared:
+        d = spec.data
+        key = (d.name, d.train_limit, d.val_fraction, spec.seed if d.val_fraction else None, spec.train.dtype)
+        if self._prepared is None or self._prepared[0] != key:
+            ready = prepare(
+                self.dataset(d.name),
+                train_limit=d.train_limit,
+                val_fraction=d.val_fraction,
+                seed=spec.seed,
+                device=self._surroundings.device,
+                dtype=getattr(torch, spec.train.dtype),
+            )
+            self._prepared = (key, ready)
+        return self._prepared[1]
+
+
+def execute(
+    spec: RunSpec,
+    surroundings: Surroundings,
+    cache: DataCache,
+    emit: Callable[[list[Row]], None] = lambda rows: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RunResult:
+    """Train one run to its end, from its checkpoint if it has one.
+
+    Args:
+        emit: receives recorded values, at the latest a second or an epoch (the longer) after they were measured.
+        should_stop: asked at the end of every epoch; the run then leaves a checkpoint and the status "stopped".
+    """
+    began = time.perf_counter()
+    data = cache.prepared(spec)
+    network = build(spec, data.input_shape, data.classes, surroundings.device)
+    example = data.normalise(data.train.x[:1])
+    flops = forward_flops(network.model, network.masks, example)
+    here = fingerprint(surroundings.device, surroundings.threads)
+    outbox = _Outbox(emit)
+    trainer = Trainer(
+        network.model,
+        network.masks,
+        optimizer_for(spec, network.model),
+        data,
+        plan_for(spec),
+        probes=_probes(spec, data),
+        record=outbox,
+        save_to=surroundings.resume_path(spec.name),
+        should_stop=should_stop,
+        identity=spec.name,
+        fingerprint=here,
+    )
+    trainer.resume()
+    outbox.rows.extend(trainer.history)
+    outcome = trainer.run()
+    outbox.flush()
+    _settle(spec, surroundings, network, outcome.status)
+    return RunResult(
+        status=outcome.status,
+        final=outcome.final,
+        digest=outcome.digest,
+        step=outcome.step,
+        epoch=outcome.epoch,
+        active=network.active,
+        execution=network.execution,
+        others=network.others,
+        inference_flops=flops,
+        training_flops=3 * flops * outcome.examples,
+        fingerprint=here,
+        mixed=trainer.mixed,
+        data_digest=data.digest,
+        notes=cache.dataset(spec.data.name).notes,
+        wall_s=time.perf_counter() - began,
+    )
+
+
+def _probes(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
+    m = spec.measure
+    if not m.gradient_flow:
+        return ()
+    x, y = data.probe(m.probe_size)
+    parts = zip(x.split(spec.train.batch_size), y.split(spec.train.batch_size), strict=True)
+    batches = tuple((data.normalise(a), b) for a, b in parts if len(b) > 1)
+    flow = GradientFlowProbe(
+        plan_for(spec).loss,
+        batches,
+        average=m.average,
+        batch_norm=m.batch_norm,
+        others=m.others,
+        per_weight=m.per_weight,
+    )
+    return (flow,)
+
+
+def _settle(spec: RunSpec, surroundings: Surroundings, network: Network, status: str) -> None:
+    """A finished run needs no resume file; its final network is kept where that was asked for."""
+    if status == "stopped":
+        return
+    final, resume = surroundings.final_path(spec.name), surroundings.resume_path(spec.name)
+    if final is not None:
+        state = {name: t.detach().cpu() for name, t in network.model.state_dict().items()}
+        masks = {name: mask.cpu() for name, mask in network.masks.items()}
+        checkpoint.save(final, {"spec": spec.changes(), "state_dict": state, "masks": masks})
+    if resume is not None:
+        resume.unlink(missing_ok=True)
+
+
+class _Outbox:
+    """Collects recorded rows and passes them on about once a second."""
+
+    def __init__(self, emit: Callable[[list[Row]], None]) -> None:
+        self.rows: list[Row] = []
+        self._emit = emit
+        self._at = time.monotonic()
+
+    def __call__(self, at: Moment, values: Mapping[Metric, float]) -> None:
+        self.rows.extend((at.step, at.epoch, m.name, m.layer, float(v)) for m, v in values.items())
+        if time.monotonic() - self._at > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.rows:
+            self._emit(self.rows)
+            self.rows = []
+        self._at = time.monotonic()

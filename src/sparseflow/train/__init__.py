@@ -1,0 +1,29 @@
+"""Training: optimisers and schedules, `Sparse`, the loop that resumes."""
+
+from sparseflow.train import checkpoint
+from sparseflow.train.evaluate import evaluate, mode
+from sparseflow.train.flops import forward_flops
+from sparseflow.train.loop import Outcome, Plan, Trainer
+from sparseflow.train.optimizers import make_optimizer, optimizers, parameter_groups, resolve_implementation
+from sparseflow.train.points import measuring_steps
+from sparseflow.train.schedules import Schedule, make_schedule, schedules
+from sparseflow.train.sparse import Sparse
+
+__all__ = [
+    "Outcome",
+    "Plan",
+    "Schedule",
+    "Sparse",
+    "Trainer",
+    "checkpoint",
+    "evaluate",
+    "forward_flops",
+    "make_optimizer",
+    "make_schedule",
+    "measuring_steps",
+    "mode",
+    "optimizers",
+    "parameter_groups",
+    "resolve_implementation",
+    "schedules",
+]

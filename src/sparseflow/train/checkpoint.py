@@ -1,0 +1,52 @@
+"""Checkpoints that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def raw_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers as the model holds them (compact layers: the active values), not copied."""
+    state: dict[str, Tensor] = dict(model.named_parameters())
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                state[f"{prefix}.{name}" if prefix else name] = buffer
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+@torch.no_grad()
+def load_raw_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy a `raw_state` into a model of the same make."""
+    for name, tensor in raw_state(model).items():
+        tensor.copy_(state[name])
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write beside, sync, rename: a reader meets the old file or the new one, whatever is killed meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any] | None:
+    """The content of a checkpoint, or None where there is none or it cannot be read (the run then starts afresh)."""
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+        return None
+    return content

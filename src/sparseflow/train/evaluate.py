@@ -1,0 +1,40 @@
+"""Loss and accuracy on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from sparseflow.core import Loss
+from sparseflow.data import Prepared, Split
+
+EVALUATION_BATCH = 1000
+
+
+@contextmanager
+def mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Inside, the whole model is in training or evaluation mode; then every module is as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Prepared, split: Split, loss: Loss) -> tuple[float, float]:
+    """(mean loss, accuracy in [0, 1]) of the model in evaluation mode over a whole split."""
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    right = torch.zeros((), dtype=torch.int64, device=data.device)
+    with mode(model, training=False):
+        for indices in torch.arange(len(split), device=data.device).split(EVALUATION_BATCH):
+            x, y = data.batch(split, indices)
+            logits = model(x)
+            total += loss(logits, y).double() * len(indices)
+            right += (logits.argmax(1) == y).sum()
+    return float(total) / len(split), float(right) / len(split)

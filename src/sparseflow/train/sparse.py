@@ -1,0 +1,88 @@
+"""`Sparse` keeps masks true while any training loop runs, without a wrapper around the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sparseflow.core import BadValue, Masks, check_masks, stand_ins
+from sparseflow.train.state import restore_initial_state
+
+
+class Sparse:
+    """Masked execution: weights outside of the masks stay exactly 0 under any elementwise torch optimiser.
+
+    Gradients are masked as they are accumulated (so clipping, the inf check of GradScaler and closures see masked ones;
+    `torch.autograd.grad` still gives all). After each optimiser step masked weights are 0 again and their optimiser
+    state is what the optimiser starts with. Values are filled, not multiplied: NaN * 0 is NaN. A step that GradScaler
+    skips runs no hook and is not counted.
+
+    Weights that a compact layer stands for need no keeping: their inactive entries do not exist.
+
+    Args:
+        model: any module; its masked weights are set to 0 where the mask is False.
+        masks: weight name -> bool mask.
+        optimizer: the optimiser that updates the model.
+
+    Raises:
+        BadValue: for a mask of another shape or dtype, or for no weight of the model; for a compact layer whose
+            pattern is not its mask.
+
+    The hooks do not survive a bare `copy.deepcopy` or pickle of the model.
+    """
+
+    def __init__(self, model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer) -> None:
+        check_masks(model, masks)
+        self.model = model
+        self.optimizer = optimizer
+        self.masks: dict[str, Tensor] = {}
+        self.steps = 0
+        """Optimiser steps taken since this object was made."""
+        self._kept: list[tuple[nn.Parameter, Tensor]] = []
+        self._handles: list[RemovableHandle] = []
+        compact = stand_ins(model)
+        for name, mask in masks.items():
+            if name in compact:
+                layer_mask = compact[name].active_mask()
+                if not torch.equal(layer_mask, mask.to(layer_mask.device)):
+                    raise BadValue(f"{name}: the compact layer was built with another mask")
+                self.masks[name] = layer_mask
+                continue
+            weight = model.get_parameter(name)
+            self.masks[name] = mask.to(weight.device)
+            off = ~self.masks[name]
+            self._kept.append((weight, off))
+            self._handles.append(weight.register_post_accumulate_grad_hook(_mask_gradient(off)))
+        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        self.enforce()
+
+    @torch.no_grad()
+    def enforce(self) -> None:
+        """Set masked weights to 0 and their optimiser state to its initial value."""
+        for weight, off in self._kept:
+            weight.masked_fill_(off, 0.0)
+            restore_initial_state(self.optimizer, weight, off)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self.steps += 1
+        self.enforce()
+
+    def remove(self) -> nn.Module:
+        """Take all hooks away and return the model, an ordinary one with exact zeros."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._kept.clear()
+        return self.model
+
+
+def _mask_gradient(off: Tensor) -> Callable[[Tensor], None]:
+    def hook(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(off, 0.0)
+
+    return hook
