@@ -1,0 +1,70 @@
+"""What is asked and how it is carried out: specifications, runs, the store, the pool, the statistics of pairs."""
+
+from sparseflow.study.analysis import (
+    MEMBERS,
+    OUTCOMES,
+    CellResult,
+    DataFacts,
+    MemberResult,
+    PairResult,
+    Series,
+    TauRow,
+    average_over_points,
+    compare_cells,
+    kendall_rows,
+    smallest_effect,
+)
+from sparseflow.study.build import Network, active_per_layer, build, maximum_width, optimizer_for, plan_for
+from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
+from sparseflow.study.drive import Interrupted, Tally, Watcher, drive
+from sparseflow.study.estimate import Estimator
+from sparseflow.study.pool import Event
+from sparseflow.study.read import assign, presets, read_preset, validate
+from sparseflow.study.run import DataCache, RunResult, Surroundings, execute
+from sparseflow.study.spec import RunSpec
+from sparseflow.study.store import DONE, Store, now
+
+__all__ = [
+    "DONE",
+    "MEMBERS",
+    "OUTCOMES",
+    "Cell",
+    "CellResult",
+    "CompareSpec",
+    "DataCache",
+    "DataFacts",
+    "Estimator",
+    "Event",
+    "Interrupted",
+    "MemberResult",
+    "Network",
+    "Pair",
+    "PairResult",
+    "RunResult",
+    "RunSpec",
+    "Series",
+    "Store",
+    "Surroundings",
+    "Tally",
+    "TauRow",
+    "Watcher",
+    "active_per_layer",
+    "assign",
+    "average_over_points",
+    "build",
+    "cells",
+    "compare_cells",
+    "drive",
+    "execute",
+    "kendall_rows",
+    "maximum_width",
+    "now",
+    "optimizer_for",
+    "plan_for",
+    "presets",
+    "read_preset",
+    "runs_of",
+    "smallest_effect",
+    "validate",
+    "widths_of",
+]

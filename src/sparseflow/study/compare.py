@@ -7,12 +7,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sparseflow.core import BadSpec, SparseflowError, UnknownName
-from sparseflow.data import Dataset
 from sparseflow.models import activations
 from sparseflow.study.build import maximum_width
 from sparseflow.study.read import validate
@@ -129,15 +128,23 @@ def widths_of(spec: CompareSpec, input_size: int) -> list[int]:
     return widths
 
 
-def cells(spec: CompareSpec, dataset: Dataset) -> list[Cell]:
+class HasInputSize(Protocol):
+    @property
+    def input_size(self) -> int: ...
+
+
+def cells(spec: CompareSpec, data: HasInputSize) -> list[Cell]:
     """The cells of a comparison, in the order of its table: optimisers, then variants, then activations.
+
+    Args:
+        data: a data set, or what is known of one.
 
     Raises:
         BadSpec: listing every combination that makes no run.
     """
     problems: list[str] = []
     found = []
-    widths = widths_of(spec, dataset.input_size)
+    widths = widths_of(spec, data.input_size)
     rows = _optimizer_rows(spec)
     for (label, optimizer), name, activation in product(
         rows, spec.compare.variants, spec.compare.activations or (spec.model.activation,)

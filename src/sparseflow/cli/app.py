@@ -1,0 +1,182 @@
+"""The commands: each reads its arguments, asks a floor below, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sparseflow import __version__
+from sparseflow.core import SparseflowError
+from sparseflow.data import datasets
+from sparseflow.models import activations, models
+from sparseflow.study import presets
+from sparseflow.study.variants import parts
+from sparseflow.train import optimizers, schedules
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, compare and understand sparse neural networks.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bench_app = typer.Typer(no_args_is_help=True, help="Time implementations against named rivals in one run.")
+app.add_typer(bench_app, name="bench")
+console = Console(highlight=False, soft_wrap=True)
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default runs/NAME.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="A.B=VALUE", help="Change a field of the specification.")
+]
+Root = Annotated[
+    str | None, typer.Option("--data-root", help="Folder that holds the data sets; default: $SPARSEFLOW_DATA.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+
+CATALOGS = {
+    "datasets": datasets,
+    "models": models,
+    "optimizers": optimizers,
+    "schedules": schedules,
+    "activations": activations,
+    "variants": parts,
+}
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def compare(
+    study: Annotated[str, typer.Argument(help="A preset (see `sparseflow list presets`) or a YAML file.")],
+    out: Out = None,
+    jobs: Jobs = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per cell and width.")] = None,
+    sets: Sets = None,
+    data_root: Root = None,
+    device: Device = "cpu",
+    keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
+) -> None:
+    """Does sparse beat dense at the same size? Runs the pairs, tests them, writes a report. Resumes what was cut."""
+    from sparseflow.cli.compare import run_comparison
+
+    run_comparison(
+        console, study, out, jobs or cores(), seeds, sets or [], data_root, device, keep_weights, dry_run=dry_run
+    )
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(help="A data set (see `sparseflow list datasets`), an .npz or a YAML file.")],
+    out: Out = None,
+    sets: Sets = None,
+    data_root: Root = None,
+    device: Device = "cpu",
+) -> None:
+    """Train one network; keeps its weights and masks, and writes a report. Resumes what was cut."""
+    from sparseflow.cli.train import run_training
+
+    run_training(console, data, out, sets or [], data_root, device)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="An output folder with a results.db.")]) -> None:
+    """Write the report of a folder again; works while a study is still running there."""
+    from sparseflow.report import write_report
+    from sparseflow.study import Store
+
+    store = Store(folder)
+    try:
+        console.print(f"report: {write_report(store, folder)}")
+    finally:
+        store.close()
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help=f"{', '.join(CATALOGS)} or presets.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """What can be named: data sets, models, optimizers, activations, presets ..."""
+    rows = _listed(what)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+
+
+def _listed(what: str) -> list[dict[str, str]]:
+    if what == "presets":
+        return [{"name": name, "what": title} for name, title in presets().items()]
+    if what not in CATALOGS:
+        raise SparseflowError(f"nothing called {what!r} to list (known: {', '.join(CATALOGS)}, presets)")
+    catalog: Any = CATALOGS[what]
+    return [{"name": entry.name, "what": entry.summary, "source": entry.cite} for entry in catalog]
+
+
+@bench_app.command()
+def step(
+    dense_width: Annotated[int, typer.Option(min=1, help="Width of the dense twin.")] = 308,
+    optimizer: Annotated[list[str] | None, typer.Option(help="Optimisers; default sgd and adam.")] = None,
+    batch: Annotated[int, typer.Option(min=1)] = 128,
+    depth: Annotated[int, typer.Option(min=1, help="Hidden layers.")] = 4,
+    rounds: Annotated[int, typer.Option(min=2, help="Timed steps of each implementation.")] = 15,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    implementation: Annotated[str, typer.Option(help="Of the optimiser: auto, plain, foreach or fused.")] = "auto",
+    memory: Annotated[bool, typer.Option(help="Measure peak memory too, in a fresh process for each.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Tidy rows as JSON.")] = False,
+) -> None:
+    """One optimisation step of the CIFAR comparison net: masked, compact and dense twin."""
+    from sparseflow.cli.bench import run_step
+
+    run_step(
+        console,
+        tuple(optimizer or ("sgd", "adam")),
+        dense_width,
+        as_json=as_json,
+        batch_size=batch,
+        depth=depth,
+        rounds=rounds,
+        threads=threads,
+        implementation=implementation,
+        memory=memory,
+    )
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one message and exit status 2, an interrupt is 130."""
+    from sparseflow.study import Interrupted
+
+    try:
+        app()
+    except Interrupted as error:
+        console.print(str(error))
+        raise SystemExit(130) from None
+    except SparseflowError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

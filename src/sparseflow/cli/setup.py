@@ -1,0 +1,38 @@
+"""What `compare` and `train` have in common: the folder, the data's facts, where runs happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sparseflow.core import BadValue
+from sparseflow.study import DataCache, DataFacts, RunSpec, Surroundings
+
+
+def surroundings_for(out: Path, data_root: str | None, device: str, *, keep: bool) -> Surroundings:
+    """Raises BadValue for a device that this machine does not have."""
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise BadValue(f"device must be cpu, cuda or cuda:N, got {device!r}") from None
+    if kind.type == "cuda" and not torch.cuda.is_available():
+        raise BadValue(f"device {device!r}: torch finds no CUDA device here; use --device cpu")
+    if kind.type not in ("cpu", "cuda"):
+        raise BadValue(f"device must be cpu, cuda or cuda:N, got {device!r}")
+    return Surroundings(data_root, out / "checkpoints", device, keep=keep)
+
+
+def facts_of(spec: RunSpec, cache: DataCache) -> DataFacts:
+    """What is known of the run's data, as the report will need it."""
+    dataset = cache.dataset(spec.data.name)
+    data = cache.prepared(spec)
+    return DataFacts(
+        dataset.name,
+        dataset.input_shape,
+        dataset.classes,
+        len(data.train),
+        len(data.test),
+        dataset.digest,
+        dataset.notes,
+    )

@@ -1,0 +1,49 @@
+"""`sparseflow train`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from sparseflow.cli.progress import Show
+from sparseflow.cli.setup import facts_of, surroundings_for
+from sparseflow.core import SparseflowError
+from sparseflow.report import write_report
+from sparseflow.study import DataCache, RunSpec, Store, assign, drive, read_preset, validate
+
+
+def run_training(
+    console: Console, data: str, out: Path | None, sets: list[str], data_root: str | None, device: str
+) -> None:
+    """Train one network and write its report."""
+    given = read_preset(data) if data.endswith((".yaml", ".yml")) else {"data": {"name": data}}
+    spec = validate(RunSpec, assign(given, sets))
+    out = out or Path("runs") / f"train-{Path(data).stem}"
+    surroundings = surroundings_for(out, data_root, device, keep=True)
+    facts = facts_of(spec, DataCache(surroundings))
+    study = (f"train-{spec.name}", "train", {"spec": spec.changes(), "facts": asdict(facts)})
+    pages: list[Path] = []
+
+    def finish(store: Store) -> None:
+        pages.append(write_report(store, out))
+        result = store.results().get(spec.name)
+        if result is not None and "test_accuracy" in result["final"]:
+            final = result["final"]
+            console.print(
+                f"{result['status']}: test accuracy {100 * final['test_accuracy']:.2f} %, "
+                f"test loss {final['test_loss']:.4f}, {sum(result['active'].values()):,} active weights"
+            )
+
+    try:
+        with Show(console, {spec.name: data}) as show:
+            tally = drive([spec], out, surroundings, 1, show, study=study, finish=finish)
+    finally:
+        for page in pages:
+            console.print(f"report: {page}")
+    kept = surroundings.final_path(spec.name)
+    if kept is not None and kept.is_file():
+        console.print(f"weights and masks: {kept}")
+    for error in tally.failed.values():
+        raise SparseflowError(f"the run failed: {error.strip()}")

@@ -1,0 +1,36 @@
+"""Reports: tables, figures and one HTML page from a store, also while a study is still running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparseflow.core import BadStore
+from sparseflow.report import compare as _compare  # noqa: F401  (enters its report)
+from sparseflow.report import training as _training  # noqa: F401
+from sparseflow.report.page import write_page
+from sparseflow.report.registry import Report, Study, reports
+from sparseflow.study import Store, now
+
+__all__ = ["Report", "Study", "reports", "write_report"]
+
+
+def write_report(store: Store, folder: Path) -> Path:
+    """Write the report of the study last asked for in this store: `report.html`, CSV tables, `figures/`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        BadStore: if the store holds no study, or the folder cannot be written.
+    """
+    studies = store.studies()
+    if not studies:
+        raise BadStore(f"{store.label}: the results store holds no study yet")
+    name, kind, content = studies[0]
+    try:
+        report = reports[kind](Study(name, content, store, folder))
+        page = folder / "report.html"
+        write_page(page, report.title, f"{name}, {now()[:16].replace('T', ' ')} UTC", report.sections)
+    except OSError as error:
+        raise BadStore(f"cannot write the report into {folder}: {error.strerror}") from None
+    return page
