@@ -1,5 +1,5 @@
 """The command line."""
 
-from sparseflow.cli.app import app, main
+from sparseflow.cli.main import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

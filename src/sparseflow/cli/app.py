@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from sparseflow import __version__
@@ -164,19 +163,3 @@ def step(
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def main() -> None:
-    """Entry point: errors that a user can mend are one message and exit status 2, an interrupt is 130."""
-    from sparseflow.study import Interrupted
-
-    try:
-        app()
-    except Interrupted as error:
-        console.print(str(error))
-        raise SystemExit(130) from None
-    except SparseflowError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None

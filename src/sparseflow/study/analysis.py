@@ -195,9 +195,14 @@ def kendall_rows(
                     _aligned(series[run], measure, outcome) for run in sorted(runs) if measure in series.get(run, {})
                 ]
                 across = [_across(result, series, measure, member, outcome) for result in results]
-                rows.append(TauRow("along training", measure, member, outcome, average_abs_tau(along)))
-                rows.append(TauRow("across runs", measure, member, outcome, average_abs_tau(across)))
+                rows.append(TauRow("along training", measure, member, outcome, average_abs_tau(_with_points(along))))
+                rows.append(TauRow("across runs", measure, member, outcome, average_abs_tau(_with_points(across))))
     return rows
+
+
+def _with_points(configurations: Sequence[tuple[list[float], list[float]]]) -> list[tuple[list[float], list[float]]]:
+    """Without those of which nothing has ended yet."""
+    return [(x, y) for x, y in configurations if x]
 
 
 def _aligned(

@@ -123,6 +123,9 @@ def widths_of(spec: CompareSpec, input_size: int) -> list[int]:
         for w in widths
         if not 1 <= w <= widest
     ]
+    if len(set(widths)) < len(widths):
+        # The same pair twice would count as two independent ones in the test.
+        problems.append(f"compare.dense_widths: two entries give the same width ({', '.join(map(str, widths))})")
     if problems:
         raise BadSpec(problems)
     return widths

@@ -63,7 +63,7 @@ def drive(
         try:
             store.put_study(*study)
             known = store.statuses()
-            rest = [spec for spec in wanted if known.get(spec.name) not in DONE]
+            rest = [spec for spec in wanted if known.get(spec.name) not in DONE or _lacks_weights(spec, surroundings)]
             watcher.begin(len(wanted), len(wanted) - len(rest))
             failed: dict[str, str] = {}
 
@@ -88,6 +88,12 @@ def drive(
             return Tally(len(wanted), len(rest), failed)
         finally:
             store.close()
+
+
+def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
+    """Whether the final network is to be kept and is not there: such a run is made again, bit for bit."""
+    path = surroundings.final_path(spec.name)
+    return path is not None and not path.is_file()
 
 
 def _statuses(store: Store, wanted: list[RunSpec]) -> list[str | None]:

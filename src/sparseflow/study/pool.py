@@ -63,7 +63,7 @@ class _Worker:
     def __init__(self, context: Any, surroundings: Surroundings) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, surroundings), daemon=True)
-        with _threads_in_environment(surroundings.threads):
+        with _threads_in_environment(surroundings.threads), _deaf_to_interrupts():
             self.process.start()
         theirs.close()
         self.task: tuple[RunSpec, int] | None = None
@@ -171,9 +171,24 @@ def _threads_in_environment(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group, but the driver alone says what is to happen.
+
+    A process keeps ignoring a signal that was ignored when it started, so a worker is deaf from its first instruction.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals cannot be set here, and an interrupt goes to the main thread
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(pipe: Connection, surroundings: Surroundings) -> None:
     """A worker's life: runs come through the pipe, rows and results go back."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver says what is to happen
     _exit_with_parent()
     torch.set_num_threads(surroundings.threads)
     cache = DataCache(surroundings)

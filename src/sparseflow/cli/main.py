@@ -1,0 +1,30 @@
+"""Entry point of the command line."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run a command: errors that a user can mend are one message and exit status 2, an interrupt is 130."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _run() -> None:
+    # Imported here: loading torch takes seconds, and an interrupt meanwhile should end quietly too.
+    from rich.console import Console
+    from rich.markup import escape
+
+    from sparseflow.cli.app import app
+    from sparseflow.core import SparseflowError
+    from sparseflow.study import Interrupted
+
+    try:
+        app()
+    except Interrupted as error:
+        Console(highlight=False, soft_wrap=True).print(str(error))
+        raise SystemExit(130) from None
+    except SparseflowError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        raise SystemExit(2) from None

@@ -1,0 +1,58 @@
+"""Shared fixtures: one thread, small data, small specifications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sparseflow.study import DataCache, RunSpec, Surroundings, validate
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_npz(tmp_path_factory) -> Path:
+    """Four classes of noisy 6 x 6 colour images: 160 to train on, 80 to test on."""
+    draw = np.random.default_rng(0)
+    centres = draw.integers(40, 215, size=(4, 3, 6, 6))
+
+    def split(n: int):
+        y = np.arange(n) % 4
+        x = np.clip(centres[y] + draw.normal(0, 25, size=(n, 3, 6, 6)), 0, 255).astype(np.uint8)
+        return x, y
+
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    (x, y), (x_test, y_test) = split(160), split(80)
+    np.savez(path, x=x, y=y, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture
+def cache() -> DataCache:
+    return DataCache(Surroundings())
+
+
+@pytest.fixture
+def small(small_npz):
+    """Makes a small run specification; sections given are laid over it."""
+
+    def make(**sections) -> RunSpec:
+        content = {
+            "data": {"name": str(small_npz)},
+            "model": {"depth": 3, "width": 24},
+            "mask": {"twin_width": 12},
+            "optimizer": {"lr": 0.05},
+            "train": {"epochs": 2, "batch_size": 32},
+            "measure": {"points": 3},
+        }
+        for name, fields in sections.items():
+            content[name] = {**content.get(name, {}), **fields} if isinstance(fields, dict) else fields
+        return validate(RunSpec, content)
+
+    return make

@@ -1,0 +1,84 @@
+"""SIGKILL at random moments, restarted: the same results as an unbroken study, at any number of workers."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TIMES = ("started", "finished", "wall_s")
+STUDY = [
+    "compare", "digits", "--seeds", "1", "--set", "train.epochs=30", "--set", "compare.dense_widths=[0.3, 0.7]",
+    "--set", "compare.variants=[NR, BN]",
+]  # fmt: skip
+
+
+def command(out: Path, jobs: int) -> list[str]:
+    return [sys.executable, "-m", "sparseflow", *STUDY, "--out", str(out), "--jobs", str(jobs)]
+
+
+def outcome(out: Path) -> tuple[str, list[dict]]:
+    with (out / "runs.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+    return (out / "pvalues.csv").read_text(), rows
+
+
+def workers_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(p) for p in children.read_text().split()] if children.exists() else []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_three_times_equals_unbroken(jobs, tmp_path):
+    subprocess.run(command(tmp_path / "whole", 2), check=True, capture_output=True)
+    expected = outcome(tmp_path / "whole")
+    assert all(row["weights_digest"] for row in expected[1])
+    draw = random.Random(jobs)
+    broken = tmp_path / "broken"
+    for _ in range(3):
+        process = subprocess.Popen(command(broken, jobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(3.0, 8.0))
+        children = workers_of(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 10
+        while any(alive(child) for child in children) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not [child for child in children if alive(child)], "a killed study left an orphan"
+    subprocess.run(command(broken, jobs), check=True, capture_output=True)
+    assert outcome(broken) == expected
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path / "out", 2),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while not list((tmp_path / "out").glob("results.db")):
+        time.sleep(0.2)
+    time.sleep(5)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -1,0 +1,138 @@
+"""The pool supervises: dead workers are replaced, raising runs are recorded, interrupts leave checkpoints."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing import active_children
+
+import pytest
+
+from sparseflow.core import Busy
+from sparseflow.study import Interrupted, Store, Surroundings, drive
+from sparseflow.study import pool as pool_module
+from sparseflow.study.lock import locked
+from sparseflow.study.pool import run_pool
+
+
+class Quiet:
+    def begin(self, total, done):
+        self.total, self.done = total, done
+
+    def event(self, event):
+        pass
+
+
+def collect(specs, where, jobs=1, on_event=None):
+    events = []
+
+    def handle(event):
+        events.append(event)
+        if on_event:
+            on_event(event, events)
+
+    run_pool(specs, where, jobs, handle)
+    return events
+
+
+def ended(events):
+    return {e.spec.name: e.payload for e in events if e.kind == "ended"}
+
+
+def test_a_killed_worker_costs_nothing(small, tmp_path):
+    specs = [small(seed=s) for s in range(3)]
+    killed = []
+
+    def kill_once(event, events):
+        if event.kind == "started" and not killed:
+            killed.append(active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    results = ended(collect(specs, Surroundings(checkpoints=tmp_path), on_event=kill_once))
+    quiet = ended(collect(specs, Surroundings(), jobs=2))
+    assert killed
+    assert {n: r.digest for n, r in results.items()} == {n: r.digest for n, r in quiet.items()}
+    assert not active_children()
+
+
+def test_a_run_whose_worker_always_dies_is_given_up(small):
+    def kill(event, events):
+        if event.kind == "started":
+            for child in active_children():
+                os.kill(child.pid, signal.SIGKILL)
+
+    (result,) = ended(collect([small()], Surroundings(), on_event=kill)).values()
+    assert result.status == "failed"
+    assert f"died {pool_module.ATTEMPTS} times (killed by signal 9)" in result.error
+
+
+def test_a_raising_run_is_recorded_and_the_others_go_on(small):
+    bad = small(data={"name": "/nowhere/at-all.npz"})
+    results = ended(collect([bad, small()], Surroundings()))
+    assert results[bad.name].status == "failed"
+    assert "/nowhere/at-all.npz" in results[bad.name].error
+    assert results[small().name].status == "finished"
+
+
+def test_an_interrupt_leaves_checkpoints_and_goes_on(small, tmp_path):
+    spec = small(train={"epochs": 2000}, measure={"points": 0})
+    seen = []
+
+    class Impatient(Quiet):
+        def event(self, event):
+            seen.append(event.kind)
+            if event.kind == "rows":
+                raise KeyboardInterrupt
+
+    where = Surroundings(checkpoints=tmp_path / "checkpoints")
+    study = ("s", "train", {})
+    with pytest.raises(Interrupted, match="1 of 1 runs to go"):
+        drive([spec], tmp_path, where, 1, Impatient(), study=study)
+    assert "rows" in seen
+    assert where.resume_path(spec.name).is_file()
+    assert not active_children()
+
+
+def test_finished_runs_are_not_repeated_and_failed_ones_are(small, tmp_path):
+    where, study = Surroundings(checkpoints=tmp_path / "c"), ("s", "train", {})
+    good, bad = small(), small(data={"name": "/nowhere/at-all.npz"})
+    first = drive([good, bad], tmp_path, where, 1, Quiet(), study=study)
+    again = drive([good, bad], tmp_path, where, 1, Quiet(), study=study)
+    assert (first.executed, again.executed) == (2, 1)
+    assert list(first.failed) == [bad.name]
+
+
+def test_weights_asked_for_later_are_made_again(small, tmp_path):
+    study, run = ("s", "train", {}), small()
+    drive([run], tmp_path, Surroundings(checkpoints=tmp_path / "c"), 1, Quiet(), study=study)
+    keeping = Surroundings(checkpoints=tmp_path / "c", keep=True)
+    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study).executed == 1
+    assert keeping.final_path(run.name).is_file()
+    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study).executed == 0
+
+
+def test_a_second_driver_is_kept_out(small, tmp_path):
+    with locked(tmp_path), pytest.raises(Busy, match=f"in use by process {os.getpid()}"):
+        drive([small()], tmp_path, Surroundings(), 1, Quiet(), study=("s", "train", {}))
+
+
+def test_rows_of_a_run_in_flight_are_in_the_store(small, tmp_path):
+    """Measured values reach the store while the run goes on, so a report can be written meanwhile."""
+    spec = small(train={"epochs": 3000}, measure={"points": 0})
+
+    class Reader(Quiet):
+        found = None
+
+        def event(self, event):
+            if event.kind == "rows" and self.found is None:
+                store = Store(tmp_path)
+                self.found = store.series(["train_loss"]), store.statuses()
+                store.close()
+                raise KeyboardInterrupt
+
+    reader = Reader()
+    with pytest.raises(Interrupted):
+        drive([spec], tmp_path, Surroundings(checkpoints=tmp_path), 1, reader, study=("s", "train", {}))
+    series, statuses = reader.found
+    assert len(series[spec.name]["train_loss"]) > 1
+    assert statuses == {spec.name: "running"}

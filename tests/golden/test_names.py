@@ -1,0 +1,45 @@
+"""A run keeps its name for ever: results are found again by it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sparseflow.study import CompareSpec, RunSpec, cells, read_preset, runs_of, validate
+from sparseflow.study.spec import ModelSpec
+
+GOLDEN = {
+    "44136fa355b3678a": {},
+    "fbe47f6d82b435a8": {"seed": 1},
+    "a544b6b472ff4c80": {"data": {"name": "cifar-10"}, "mask": {"twin_width": 308}, "optimizer": {"name": "adam"}},
+}
+
+
+class Digits:
+    input_size = 64
+
+
+def test_golden_names():
+    assert {RunSpec.model_validate(changes).name: changes for changes in GOLDEN.values()} == GOLDEN
+
+
+def test_a_field_given_its_default_changes_no_name():
+    assert validate(RunSpec, {"seed": 0, "model": {"depth": 4}, "mask": {"matching": "active-weights"}}) == RunSpec()
+
+
+def test_a_default_added_later_changes_no_name():
+    class LaterModel(ModelSpec):
+        new_option: float = Field(default=0.3)
+
+    class LaterRun(RunSpec):
+        model: LaterModel = LaterModel()
+
+    for name, changes in GOLDEN.items():
+        assert LaterRun.model_validate(changes).name == name
+
+
+def test_the_digits_study_keeps_its_runs():
+    spec = validate(CompareSpec, read_preset("digits"))
+    names = [run.name for run in runs_of(cells(spec, Digits()))]
+    assert len(names) == len(set(names)) == 240
+    assert spec.study_name == "compare-679ffb78da0a"
+    assert names[:2] == ["809ef1c4674c0aa2", "b3dc0244f128cbbb"]

@@ -1,0 +1,108 @@
+"""The commands end to end, at the smallest scale."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import sys
+
+import pytest
+import torch
+
+from sparseflow.cli import main
+from sparseflow.models import MLP
+
+TINY = ["--seeds", "1", "--set", "train.epochs=2", "--set", "compare.dense_widths=[0.5, 20]", "--jobs", "2"]
+
+
+@pytest.fixture
+def sparseflow(monkeypatch, capsys):
+    def call(*words) -> str:
+        monkeypatch.setattr(sys, "argv", ["sparseflow", *map(str, words)])
+        with contextlib.suppress(
+            SystemExit
+        ):  # typer ends --version and --help so; errors print nothing to standard output
+            main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_compare_writes_everything_and_repeats_nothing(sparseflow, tmp_path):
+    out = tmp_path / "out"
+    words = ["compare", "digits", *TINY, "--set", "compare.variants=[NR, DA_L2_BN]", "--out", out]
+    printed = sparseflow(*words)
+    assert f"report: {out / 'report.html'}" in printed
+    assert "16 runs, 16 of them executed now" in printed
+    page = (out / "report.html").read_text()
+    for expected in ("Does sparse beat dense?", "DA_L2_BN", "Hodges-Lehmann", "Kendall", "Every run", "<svg", "digest"):
+        assert expected in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    figures = {p.name for p in (out / "figures").iterdir()}
+    for name in ("accuracy-vs-width", "egf2-vs-width", "gf1-vs-width", "differences"):
+        assert {f"{name}.svg", f"{name}.pdf", f"{name}.csv"} <= figures
+    rows = list(csv.DictReader((out / "runs.csv").open()))
+    assert len(rows) == 16
+    assert all(row["status"] == "finished" and row["weights_digest"] for row in rows)
+    by_pair: dict = {}
+    for row in rows:
+        by_pair.setdefault((row["optimizer"], row["variant"], row["dense_width"]), set()).add(row["active_weights"])
+    assert all(len(counts) == 1 for counts in by_pair.values())
+    cells = list(csv.DictReader((out / "pvalues.csv").open()))
+    assert {(c["optimizer"], c["variant"]) for c in cells} == {
+        (o, v) for o in ("Mom (0.9)", "Adam") for v in ("NR", "DA_L2_BN")
+    }
+    assert all(c["smallest_p"] == "0.25" for c in cells)
+    assert len(list(csv.DictReader((out / "kendall.csv").open()))) == 2 * 5 * 2 * 2
+    before = {name: (out / name).read_text() for name in ("runs.csv", "pvalues.csv", "kendall.csv")}
+    assert "16 runs, 0 of them executed now" in sparseflow(*words)
+    assert sparseflow("report", out).startswith("report: ")
+    assert {name: (out / name).read_text() for name in before} == before
+
+
+def test_dry_run_says_what_and_how_long(sparseflow, tmp_path):
+    printed = sparseflow("compare", "digits", *TINY, "--out", tmp_path / "o", "--dry-run")
+    assert "1,280 + 400 + 400 + 400 + 200" in printed
+    assert "8 cells x 2 pairs: 32 runs; estimated" in printed
+    assert not (tmp_path / "o").exists()
+
+
+def test_train_keeps_a_network_that_plain_torch_loads(sparseflow, tmp_path):
+    out = tmp_path / "o"
+    words = ("--set", "train.epochs=2", "--set", "mask.density=0.25", "--set", "mask.execution=compact")
+    printed = sparseflow("train", "digits", *words, "--out", out)
+    assert "finished: test accuracy" in printed
+    (path,) = (out / "checkpoints").glob("*.final.pt")
+    kept = torch.load(path, weights_only=True)
+    model = MLP((1, 8, 8), 10, depth=4, width=68)
+    model.load_state_dict(kept["state_dict"])
+    for name, mask in kept["masks"].items():
+        weight = model.get_parameter(name)
+        assert not weight[~mask].any()
+        assert int(mask.sum()) == round(0.25 * mask.numel())
+    assert "Training curves" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "what", ["datasets", "models", "optimizers", "schedules", "activations", "variants", "presets"]
+)
+def test_list(sparseflow, what):
+    rows = json.loads(sparseflow("list", what, "--json"))
+    assert rows
+    assert all(row["name"] and row["what"] for row in rows)
+    assert rows[0]["name"] in sparseflow("list", what)
+
+
+def test_version(sparseflow):
+    assert sparseflow("--version").strip()
+
+
+def test_bench_step_gives_tidy_rows(sparseflow):
+    words = ("--dense-width", 64, "--rounds", 2, "--depth", 1, "--batch", 4, "--no-memory", "--optimizer", "sgd")
+    rows = json.loads(sparseflow("bench", "step", *words, "--json"))
+    assert [row["implementation"] for row in rows] == ["masked (gradient and step hooks)", "compact", "dense twin"]
+    assert all(set(row) == {"case", "implementation", "median_ms", "spread_ms", "peak_mib"} for row in rows)
+    assert all("sgd (fused)" in row["case"] and row["median_ms"] > 0 for row in rows)
