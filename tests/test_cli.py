@@ -16,6 +16,11 @@ from sparseflow.models import MLP
 TINY = ["--seeds", "1", "--set", "train.epochs=2", "--set", "compare.dense_widths=[0.5, 20]", "--jobs", "2"]
 
 
+def table(path) -> list[dict]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture
 def sparseflow(monkeypatch, capsys):
     def call(*words) -> str:
@@ -44,19 +49,19 @@ def test_compare_writes_everything_and_repeats_nothing(sparseflow, tmp_path):
     figures = {p.name for p in (out / "figures").iterdir()}
     for name in ("accuracy-vs-width", "egf2-vs-width", "gf1-vs-width", "differences"):
         assert {f"{name}.svg", f"{name}.pdf", f"{name}.csv"} <= figures
-    rows = list(csv.DictReader((out / "runs.csv").open()))
+    rows = table(out / "runs.csv")
     assert len(rows) == 16
     assert all(row["status"] == "finished" and row["weights_digest"] for row in rows)
     by_pair: dict = {}
     for row in rows:
         by_pair.setdefault((row["optimizer"], row["variant"], row["dense_width"]), set()).add(row["active_weights"])
     assert all(len(counts) == 1 for counts in by_pair.values())
-    cells = list(csv.DictReader((out / "pvalues.csv").open()))
+    cells = table(out / "pvalues.csv")
     assert {(c["optimizer"], c["variant"]) for c in cells} == {
         (o, v) for o in ("Mom (0.9)", "Adam") for v in ("NR", "DA_L2_BN")
     }
     assert all(c["smallest_p"] == "0.25" for c in cells)
-    assert len(list(csv.DictReader((out / "kendall.csv").open()))) == 2 * 5 * 2 * 2
+    assert len(table(out / "kendall.csv")) == 2 * 5 * 2 * 2
     before = {name: (out / name).read_text() for name in ("runs.csv", "pvalues.csv", "kendall.csv")}
     assert "16 runs, 0 of them executed now" in sparseflow(*words)
     assert sparseflow("report", out).startswith("report: ")

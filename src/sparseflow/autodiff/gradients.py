@@ -23,10 +23,13 @@ def weight_gradients(model: nn.Module, loss: Loss, batch: Batch, names: Sequence
         name -> tensor of the weight's dense shape (zeros for a weight that the loss does not reach).
 
     Raises:
-        SparseflowError: if the loss is not a scalar.
+        SparseflowError: if the loss is not a scalar, or a named weight is frozen (requires_grad = False).
     """
     inputs, targets = batch
     with torch.enable_grad(), tapped_weights(model, list(names)) as leaves:
+        frozen = [name for name, leaf in leaves.items() if not leaf.requires_grad]
+        if frozen:
+            raise SparseflowError(f"no gradient for frozen weights: {', '.join(frozen)}; set requires_grad for them")
         value = loss(model(inputs), targets)
         if value.dim() != 0:
             raise SparseflowError(f"the loss must return a scalar tensor, got shape {tuple(value.shape)}")

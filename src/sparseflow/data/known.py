@@ -48,7 +48,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     folder="",
 )
 def digits(root: Path | None) -> Dataset:
-    """1,797 handwritten digits of 8 x 8 pixels with values 0 .. 16, embedded; a fixed stratified 80/20 split."""
+    """1,797 embedded handwritten digits of 8 x 8 pixels, 10 classes; a fixed stratified 80/20 split."""
     from sklearn.datasets import load_digits  # takes a second to import, which other data sets need not pay
 
     images, labels = load_digits(return_X_y=True)
@@ -91,7 +91,7 @@ def mnist(root: Path | None) -> Dataset:
     folder="cifar-10-batches-py",
 )
 def cifar_10(root: Path | None) -> Dataset:
-    """50,000 + 10,000 colour images of animals and vehicles, 32 x 32, 10 classes; read with one to five batches."""
+    """50,000 + 10,000 colour images of animals and vehicles, 32 x 32, 10 classes."""
     batches = [f"data_batch_{number}" for number in range(1, 6)]
     return _from_cifar("cifar-10", root, batches, "test_batch", "batches.meta", "labels", "label_names", 10)
 

@@ -24,7 +24,7 @@ def active_weights(wide: Shapes, twin: Shapes) -> dict[str, int]:
 
 @matching_rules.add("active-neurons", cite="000 sec. A.1 (named there, not worked out)")
 def active_neurons(wide: Shapes, twin: Shapes) -> dict[str, int]:
-    """The fewest weights for which each hidden layer is expected to have as many connected units as the twin has units.
+    """The fewest weights that are expected to connect as many units of each layer as the twin has.
 
     A unit counts as connected by a weight layer when at least one of its weights there is active: the layer's output
     units, for the last layer its input units. With c of n * f weights drawn at random, n units of f weights each,

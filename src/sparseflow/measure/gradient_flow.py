@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -18,6 +20,7 @@ from sparseflow.core import (
     Masks,
     Metric,
     active_counts,
+    check_masks,
     other_parameters,
     stand_ins,
     weight_shapes,
@@ -37,42 +40,54 @@ class LayerFlow:
     active: int
 
 
+MEASURES = ("gf_1", "gf_2", "egf_1", "egf_2", "squared")
+
+
 @dataclass(frozen=True)
 class GradientFlow:
-    """Gradient norms by layer and the measures made of them.
+    """Gradient norms by layer, and the measures of the network.
 
-    gf_p = ||g||_p over all weight gradients, masked weights included (001 eq. 3.5).
-    EGF_p = (1/L) sum_l ||g_l * m_l||_p (001 eq. 3.6, 3.7).
-    squared = sum of squares over active weights (004 sec. 3).
+    Attributes:
+        gf_1, gf_2: ||g||_p over all weight gradients, masked weights included (001 eq. 3.5).
+        egf_1, egf_2: (1/L) sum_l ||g_l * m_l||_p (001 eq. 3.6, 3.7).
+        squared: sum of squares over active weights (004 sec. 3).
     """
 
     layers: Mapping[str, LayerFlow]
-    per_weight: bool = False
-    """Divide each layer's EGF term by its number of active weights (002's wording; eq. 3.7 has no such factor)."""
+    gf_1: float
+    gf_2: float
+    egf_1: float
+    egf_2: float
+    squared: float
 
-    @property
-    def gf_1(self) -> float:
-        return sum(layer.l1 for layer in self.layers.values())
+    @classmethod
+    def of(cls, layers: Mapping[str, LayerFlow], *, per_weight: bool = False) -> GradientFlow:
+        """The measures of one gradient; `per_weight` divides each layer's EGF term by its number of active weights."""
+        every = list(layers.values())
+        sizes = [max(1, layer.active) if per_weight else 1 for layer in every]
+        return cls(
+            layers,
+            gf_1=sum(layer.l1 for layer in every),
+            gf_2=sqrt(sum(layer.l2**2 for layer in every)),
+            egf_1=sum(layer.active_l1 / size for layer, size in zip(every, sizes, strict=True)) / len(every),
+            egf_2=sum(layer.active_l2 / size for layer, size in zip(every, sizes, strict=True)) / len(every),
+            squared=sum(layer.active_l2**2 for layer in every),
+        )
 
-    @property
-    def gf_2(self) -> float:
-        return float(sum(layer.l2**2 for layer in self.layers.values()) ** 0.5)
-
-    @property
-    def egf_1(self) -> float:
-        return self._effective({name: layer.active_l1 for name, layer in self.layers.items()})
-
-    @property
-    def egf_2(self) -> float:
-        return self._effective({name: layer.active_l2 for name, layer in self.layers.items()})
-
-    @property
-    def squared(self) -> float:
-        return sum(layer.active_l2**2 for layer in self.layers.values())
-
-    def _effective(self, norms: Mapping[str, float]) -> float:
-        terms = [norm / max(1, self.layers[name].active) if self.per_weight else norm for name, norm in norms.items()]
-        return sum(terms) / len(terms)
+    @classmethod
+    def mean(cls, flows: Sequence[GradientFlow]) -> GradientFlow:
+        """The mean of every measure over several gradients; not the measures of their mean."""
+        layers = {
+            name: LayerFlow(
+                fmean(flow.layers[name].l1 for flow in flows),
+                fmean(flow.layers[name].l2 for flow in flows),
+                fmean(flow.layers[name].active_l1 for flow in flows),
+                fmean(flow.layers[name].active_l2 for flow in flows),
+                layer.active,
+            )
+            for name, layer in flows[0].layers.items()
+        }
+        return cls(layers, **{measure: fmean(getattr(flow, measure) for flow in flows) for measure in MEASURES})
 
     def metrics(self) -> dict[Metric, float]:
         """The measures of the network and of each layer, as a study records them."""
@@ -83,9 +98,6 @@ class GradientFlow:
             values[Metric("egf_1", name)] = layer.active_l1
             values[Metric("egf_2", name)] = layer.active_l2
         return values
-
-
-MEASURES = ("gf_1", "gf_2", "egf_1", "egf_2", "squared")
 
 
 def gradient_flow(
@@ -109,23 +121,30 @@ def gradient_flow(
         batch_norm: normalise with the batch's statistics ("train"; running ones stay as they are) or the running ones.
             Everything else, dropout included, is in evaluation mode.
         others: count biases and the parameters of normalisation and activations as layers too.
-        per_weight: see `GradientFlow.per_weight`.
+        per_weight: divide each layer's EGF term by its number of active weights (002's wording; eq. 3.7 has no such
+            factor).
 
     Raises:
-        BadValue: for an unknown `average` or `batch_norm`.
+        BadValue: for an unknown `average` or `batch_norm`, or a mask that fits no weight.
+        SparseflowError: without batches.
     """
     if average not in ("gradient", "norms"):
         raise BadValue(f"average must be 'gradient' or 'norms', got {average!r}")
-    active = _active_masks(model, masks or {})
+    masks = masks or {}
+    check_masks(model, masks)
+    active = _active_masks(model, masks)
+    counts = active_counts(model, masks)
     names = [*weight_shapes(model), *(other_parameters(model) if others else ())]
-    counts = active_counts(model, masks or {})
+
+    def flow(some: Iterable[Batch]) -> GradientFlow:
+        layers = _norms(mean_weight_gradients(model, loss, some, names), active, counts)
+        return GradientFlow.of(layers, per_weight=per_weight)
+
     with _probing(model, batch_norm):
         if average == "gradient":
-            layers = _norms(mean_weight_gradients(model, loss, batches, names), active, counts)
-        else:
-            singles = [_norms(mean_weight_gradients(model, loss, [b], names), active, counts) for b in batches]
-            layers = {name: _mean([single[name] for single in singles]) for name in names}
-    return GradientFlow(layers, per_weight)
+            return flow(batches)
+        flows = [flow([batch]) for batch in batches]
+        return GradientFlow.mean(flows) if flows else flow(())
 
 
 def _active_masks(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
@@ -147,17 +166,6 @@ def _l1_l2(gradient: Tensor) -> tuple[float, float]:
     return (
         float(torch.linalg.vector_norm(flat, 1, dtype=torch.float64)),
         float(torch.linalg.vector_norm(flat, 2, dtype=torch.float64)),
-    )
-
-
-def _mean(layers: list[LayerFlow]) -> LayerFlow:
-    n = len(layers)
-    return LayerFlow(
-        sum(f.l1 for f in layers) / n,
-        sum(f.l2 for f in layers) / n,
-        sum(f.active_l1 for f in layers) / n,
-        sum(f.active_l2 for f in layers) / n,
-        layers[0].active,
     )
 
 

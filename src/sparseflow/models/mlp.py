@@ -14,7 +14,7 @@ from sparseflow.models.catalog import models
 
 @models.add("mlp", cite="001 sec. 3.3; 000 sec. 3")
 class MLP(nn.Module):
-    """Linear layers of one width without biases; each hidden layer is linear, normalisation, activation, dropout.
+    """Layers of one width without biases: linear, normalisation, activation, dropout.
 
     Args:
         input_shape: shape of one example; it is flattened.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy
@@ -11,7 +12,6 @@ import scipy
 import torch
 import yaml
 
-import sparseflow
 from sparseflow.report.blocks import Section, Table, Text
 from sparseflow.study import DataFacts
 
@@ -26,7 +26,7 @@ def provenance(content: Mapping[str, Any], facts: DataFacts, results: Mapping[st
         ["data", f"{facts.name}: {facts.train_size:,} training and {facts.test_size:,} test examples of shape "
          f"{'x'.join(map(str, facts.input_shape))}, {facts.classes} classes, digest {facts.digest}"],
         *[["note", note] for note in facts.notes],
-        ["software", f"sparseflow {sparseflow.__version__}, torch {torch.__version__}, numpy {numpy.__version__}, "
+        ["software", f"sparseflow {version('sparseflow')}, torch {torch.__version__}, numpy {numpy.__version__}, "
          f"scipy {scipy.__version__}, Python {platform.python_version()}"],
         ["runs were made with", "; ".join(prints) or "–"],
         ["mixed runs", f"{mixed} run(s) were resumed under another fingerprint; their bits are not promised"

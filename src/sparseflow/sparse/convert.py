@@ -40,7 +40,8 @@ def compact(model: nn.Module, masks: Masks, only: Collection[str] | None = None)
     check_masks(model, masks)
     done: list[str] = []
     left: dict[str, str] = {}
-    uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    places = model.named_modules(remove_duplicate=False)
+    uses = Counter(id(p) for _, m in places for p in m.parameters(recurse=False))
     for name, mask in masks.items():
         prefix, _, attribute = name.rpartition(".")
         layer = model.get_submodule(prefix)
@@ -61,12 +62,14 @@ def compact(model: nn.Module, masks: Masks, only: Collection[str] | None = None)
 def _obstacle(layer: nn.Module, parent: nn.Module, attribute: str, uses: Counter[int]) -> str | None:
     if isinstance(layer, StandsForWeight):
         return "already compact"
+    if isinstance(layer, parametrize.ParametrizationList):
+        return "parametrised"
     if type(layer) is not nn.Linear or attribute != "weight":
         return f"{type(layer).__name__}.{attribute} has no compact form"
-    if parametrize.is_parametrized(layer):
-        return "parametrised"
     if uses[id(layer.weight)] > 1:
-        return "tied to another layer"
+        return "tied: used in several places"
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        return "has hooks, which a new layer would lack"
     if isinstance(parent, _READS_CHILD_WEIGHTS):
         return f"{type(parent).__name__} reads its weight"
     return None

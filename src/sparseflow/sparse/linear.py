@@ -113,15 +113,20 @@ class CompactLinear(nn.Module):
         error_msgs: list[str],
     ) -> None:
         name = prefix + "weight"
-        if name not in state_dict:
-            missing_keys.append(name)
-            return
-        weight = state_dict[name]
+        rest = {key: value for key, value in state_dict.items() if key != name}
+        if name in state_dict:
+            rest[prefix + "values"] = self._values_of(state_dict[name], name, error_msgs)
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        if prefix + "values" in missing_keys:
+            missing_keys[missing_keys.index(prefix + "values")] = name
+
+    def _values_of(self, weight: Tensor, name: str, error_msgs: list[str]) -> Tensor:
+        """The active values of a dense weight; the present ones, with a message, if it does not fit the mask."""
         if weight.shape != self.weight_shape:
             error_msgs.append(
                 f"{name} has shape {tuple(weight.shape)}, the layer stands for {tuple(self.weight_shape)}"
             )
-            return
+            return self.values.detach()
         flat = weight.detach().reshape(-1).to(self.values.device)
         values = flat[self._flat_positions()]
         outside = int((flat != 0).sum() - (values != 0).sum())
@@ -129,12 +134,8 @@ class CompactLinear(nn.Module):
             error_msgs.append(
                 f"{name} has {outside:,} nonzero weights where the mask has none; multiply it by the mask"
             )
-            return
-        rest = {key: value for key, value in state_dict.items() if key != name}
-        rest[prefix + "values"] = values
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
-        if name in unexpected_keys:
-            unexpected_keys.remove(name)
+            return self.values.detach()
+        return values
 
     def extra_repr(self) -> str:
         return (

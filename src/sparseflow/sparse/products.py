@@ -18,12 +18,18 @@ so gradients of any order and Hessian-vector products are right. They are custom
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _csr = torch.sparse_csr_tensor
+
+with warnings.catch_warnings():
+    # torch says once per process that its CSR tensors are in beta; these products rest on them knowingly.
+    warnings.simplefilter("ignore")
+    _csr([0, 0], [], [], (1, 1), check_invariants=False)
 
 
 def _matrix(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

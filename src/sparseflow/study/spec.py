@@ -110,10 +110,6 @@ class MaskSpec(Section):
     def _coherent(self) -> MaskSpec:
         if self.twin_width is not None and self.density is not None:
             raise ValueError("give twin_width or density, not both")
-        if self.twin_width is None and self.matching != "active-weights":
-            raise ValueError("a matching rule needs twin_width")
-        if not self.sparse and self.execution != "auto":
-            raise ValueError(f"execution {self.execution!r} needs a mask: set twin_width or density")
         return self
 
     @property
@@ -247,9 +243,18 @@ class RunSpec(Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> RunSpec:
+        self._check_mask()
+        return self
+
+    def _check_mask(self) -> None:
         if self.init.fans == "twin" and self.mask.twin_width is None:
             raise ValueError("init.fans = 'twin' needs mask.twin_width")
-        return self
+        if self.mask.twin_width is None and self.mask.matching != "active-weights":
+            raise ValueError("mask.matching needs mask.twin_width")
+        if not self.mask.sparse and self.mask.execution != "auto":
+            raise ValueError(
+                f"mask.execution {self.mask.execution!r} needs a mask: set mask.twin_width or mask.density"
+            )
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from the defaults, nested; a default added later leaves this as it is."""

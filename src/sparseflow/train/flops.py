@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from sparseflow.core import Masks, StandsForWeight, active_counts, join
 from sparseflow.train.evaluate import mode
 
 _CONVOLUTION = nn.modules.conv._ConvNd
+_TRANSPOSED = nn.modules.conv._ConvTransposeNd
 _MULTIPLIES: Any = (nn.Linear, _CONVOLUTION, StandsForWeight)
 
 
@@ -19,9 +21,9 @@ _MULTIPLIES: Any = (nn.Linear, _CONVOLUTION, StandsForWeight)
 def forward_flops(model: nn.Module, masks: Masks, example: Tensor) -> int:
     """Floating-point operations of one forward pass on one example: 2 per active weight and use.
 
-    A linear layer uses a weight once per position of its input, a convolution once per output position. Elementwise
-    work (normalisation, activations) is not counted. A training step is taken as three forward passes: the product
-    itself, the gradient of its input and of its weights.
+    A linear layer uses a weight once per position of its input, a convolution once per output position, a transposed
+    one per input position. Elementwise work (normalisation, activations) is not counted. A training step is taken as three
+    forward passes: the product itself, the gradient of its input and of its weights.
 
     Args:
         example: one model input with its batch dimension, shape (1, ...).
@@ -33,11 +35,13 @@ def forward_flops(model: nn.Module, masks: Masks, example: Tensor) -> int:
         channel = 1 if isinstance(layer, _CONVOLUTION) else -1
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            uses[name] += output.numel() // output.shape[channel]
+            # A transposed convolution spreads each input position over the kernel.
+            positions = inputs[0] if isinstance(layer, _TRANSPOSED) else output
+            uses[name] += positions.numel() // positions.shape[channel]
 
         return layer.register_forward_hook(hook)
 
-    layers = [(join(p, "weight"), m) for p, m in model.named_modules() if isinstance(m, _MULTIPLIES)]
+    layers = [(_weight_name(p, m), m) for p, m in model.named_modules() if isinstance(m, _MULTIPLIES)]
     handles = [watch(name, layer) for name, layer in layers]
     try:
         with mode(model, training=False):
@@ -46,3 +50,8 @@ def forward_flops(model: nn.Module, masks: Masks, example: Tensor) -> int:
         for handle in handles:
             handle.remove()
     return sum(2 * counts[name] * times for name, times in uses.items())
+
+
+def _weight_name(prefix: str, layer: nn.Module) -> str:
+    original = "parametrizations.weight.original"
+    return join(prefix, original if parametrize.is_parametrized(layer, "weight") else "weight")

@@ -139,13 +139,14 @@ class Trainer:
         order = torch.randperm(len(self.data.train), generator=stream(plan.seed, "data", self.epoch))
         draws = stream(plan.seed, "augment", self.epoch)
         total = torch.zeros((), dtype=torch.float64, device=self.data.device)
+        seen = self.examples
         self.model.train()
         with global_stream(plan.seed, "dropout", self.epoch):
             for indices in self._batches(order.to(self.data.device)):
                 total += self.train_step(indices, draws).double() * len(indices)
                 if self.step in self._points:
                     self._measure()
-        train_loss = float(total) / len(self.data.train)
+        train_loss = float(total) / (self.examples - seen)
         values = {Metric("train_loss"): train_loss}
         if self._evaluates(self.epoch + 1) and self.step not in self._points:
             values |= self._evaluate()

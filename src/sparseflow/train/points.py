@@ -8,7 +8,7 @@ from math import ceil
 def measuring_steps(epochs: int, steps_per_epoch: int, points: int = 11) -> list[int]:
     """Optimiser steps after which to measure: the end of the first epoch, then equal parts of the whole training.
 
-    With 11 points: the end of epoch 0 and of each tenth (001 sec. 2.2 of 000: epochs 0, 99, 199 ... 999 of 1000). In a
+    With 11 points: the end of epoch 0 and of each tenth (000 sec. 2.2: epochs 0, 99, 199 ... 999 of 1000). In a
     training that is too short for the first epoch to end before the first part does, the first point is half way to it.
     Coinciding points of very short trainings are one point.
 

@@ -26,7 +26,7 @@ def restore_initial_state(optimizer: torch.optim.Optimizer, parameter: nn.Parame
     state = optimizer.state.get(parameter)
     if not state:
         return
-    initial = _INITIAL.get(type(optimizer), {})
+    initial = next((known for kind, known in _INITIAL.items() if isinstance(optimizer, kind)), {})
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             start = initial[key](_group_of(optimizer, parameter)) if key in initial else 0.0
