@@ -76,8 +76,8 @@ def problem(
     values = randn(int(mask.sum()), seed=1, dtype=dtype)
     return (
         values,
-        randn(batch, into, seed=2, dtype=dtype),
-        randn(batch, out, seed=3, dtype=dtype),
+        randn(into, batch, seed=2, dtype=dtype),
+        randn(out, batch, seed=3, dtype=dtype),
         [*Structure.of(mask).tensors()],
     )
 
@@ -88,9 +88,9 @@ def problem(
 def test_products_are_the_dense_ones(mask, batch, dtype):
     values, x, g, structure = problem(mask, batch, dtype)
     W = dense_of(values, mask)
-    torch.testing.assert_close(mm(values, x, *structure), x @ W.t())
-    torch.testing.assert_close(mtm(values, g, *structure), g @ W)
-    torch.testing.assert_close(sd(g, x, *structure), (g.t() @ x)[mask])
+    torch.testing.assert_close(mm(values, x, *structure), W @ x)
+    torch.testing.assert_close(mtm(values, g, *structure), W.t() @ g)
+    torch.testing.assert_close(sd(g, x, *structure), (g @ x.t())[mask])
 
 
 @every_pattern
@@ -105,10 +105,10 @@ def test_products_take_any_layout(mask):
         lambda t: t[:, :1].expand(-1, t.shape[1]),
         lambda t: t.new_ones(()).expand(t.shape),
     ):
-        u, h = layout(x), layout(g)
-        torch.testing.assert_close(mm(values, u, *structure), u @ W.t())
-        torch.testing.assert_close(mtm(values, h, *structure), h @ W)
-        torch.testing.assert_close(sd(h, u, *structure), (h.t() @ u)[mask])
+        u, h = layout(x.t()).t(), layout(g.t()).t()
+        torch.testing.assert_close(mm(values, u, *structure), W @ u)
+        torch.testing.assert_close(mtm(values, h, *structure), W.t() @ h)
+        torch.testing.assert_close(sd(h, u, *structure), (h @ u.t())[mask])
 
 
 def test_products_keep_and_do_not_alias_their_inputs():
@@ -274,7 +274,7 @@ def test_hessian_of_a_compact_layer_is_the_dense_ones_rows_and_columns():
         return (y.tanh() ** 3).sum()
 
     values = randn(int(mask.sum()), seed=1)
-    found = torch.autograd.functional.hessian(lambda v: loss(mm(v, x, *structure)), values)
+    found = torch.autograd.functional.hessian(lambda v: loss(mm(v, x.t(), *structure)), values)
     whole = torch.autograd.functional.hessian(lambda W: loss(x @ W.t()), dense_of(values, mask))
     torch.testing.assert_close(found, whole[mask][:, mask])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing as mp
-import resource
 from collections.abc import Callable
 from math import nan
 from multiprocessing.connection import Connection
@@ -11,7 +10,7 @@ from multiprocessing.connection import Connection
 import torch
 from torch.nn import functional as F
 
-from sparseflow.bench.timing import Row, interleaved, median_and_spread
+from sparseflow.bench.timing import Row, interleaved, median_and_spread, resident_mib
 from sparseflow.core import BadValue, stream
 from sparseflow.study import RunSpec, build, optimizer_for, validate
 from sparseflow.train import Sparse, resolve_implementation
@@ -137,8 +136,8 @@ def _measure_peak(
     torch.set_num_threads(threads)
     # One product of each kind first, so that lazily loaded kernels count as imports.
     make_step(validate(RunSpec, {"mask": {"density": 0.5, "execution": "compact"}}), (4,), 2, 2)()
-    level = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    level = resident_mib("VmRSS")
     step = make_step(validate(RunSpec, changes), input_shape, classes, batch_size)
     for _ in range(3):
         step()
-    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - level) / 1024)
+    pipe.send(resident_mib("VmHWM") - level)

@@ -6,6 +6,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import nan
+from pathlib import Path
 from typing import Any
 
 
@@ -44,3 +46,15 @@ def median_and_spread(times: Sequence[float]) -> tuple[float, float]:
         return times[0], 0.0
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return middle, (high - low) / 2
+
+
+def resident_mib(what: str) -> float:
+    """This process's resident memory now ("VmRSS") or at its highest ("VmHWM"); NaN where the system has no /proc.
+
+    (`getrusage` would do for the highest, but a child starts with its parent's.)
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return nan
+    line = next(line for line in status.read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024

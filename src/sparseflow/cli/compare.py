@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from sparseflow.cli.progress import Show, duration
@@ -104,10 +103,10 @@ def _dry_run(
         widths.add_row(str(width), " + ".join(f"{n:,}" for n in sparse), f"{sum(sparse):,}", same)
     console.print(widths)
     runs = list(runs_of(table))
-    estimator = Estimator(surroundings, cache)
-    total = 0.0
-    for run in track(runs, "timing a few steps of each kind of run", console=console, disable=not console.is_terminal):
-        total += estimator.seconds(run)
+    with console.status("timing a few steps of each kind of run") as status:
+        total = Estimator(surroundings, cache).seconds(
+            runs, lambda done, of: status.update(f"timing a few steps of each kind of run: {done} of {of}")
+        )
     workers = min(jobs, len(runs))
     console.print(
         f"{len(table)} cells x {len(table[0].pairs)} pairs: {len(runs)} runs; estimated {duration(total / workers)} "

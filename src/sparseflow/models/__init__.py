@@ -2,6 +2,7 @@
 
 from sparseflow.models.activations import SReLU, activations
 from sparseflow.models.catalog import materialise, models, sketch
+from sparseflow.models.dropout import Dropout
 from sparseflow.models.mlp import MLP
 
-__all__ = ["MLP", "SReLU", "activations", "materialise", "models", "sketch"]
+__all__ = ["MLP", "Dropout", "SReLU", "activations", "materialise", "models", "sketch"]

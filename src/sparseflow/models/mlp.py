@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sparseflow.core import BadValue, check_positive
 from sparseflow.models.activations import activations
 from sparseflow.models.catalog import models
+from sparseflow.models.dropout import Dropout
 
 
 @models.add("mlp", cite="001 sec. 3.3; 000 sec. 3")
@@ -57,7 +58,7 @@ class MLP(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(i, o, bias=False) for i, o in pairwise(sizes))
         self.norms = nn.ModuleList(_norm(norm, width, norm_affine) for _ in range(depth))
         self.activations = nn.ModuleList(activations[activation]() for _ in range(depth))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(width, classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

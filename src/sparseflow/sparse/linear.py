@@ -52,12 +52,13 @@ class CompactLinear(nn.Module):
         return [self.get_buffer(name) for name in _PATTERN]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in) -> (..., out)."""
-        flat = x.reshape(-1, self.in_features).to(self.values.dtype)
-        with torch.autocast(flat.device.type, enabled=False):
-            y: Tensor = mm(self.values, flat, *self._pattern())
+        """x: (..., in) -> (..., out); a two-dimensional result is stored feature-major, as the next layer wants it."""
+        x_t = x.reshape(-1, self.in_features).to(self.values.dtype).t().contiguous()
+        with torch.autocast(x_t.device.type, enabled=False):
+            y_t: Tensor = mm(self.values, x_t, *self._pattern())
         if self._tap is not None:
-            y = _Tap.apply(y, flat, self._tap)
+            y_t = _Tap.apply(y_t, x_t, self._tap)
+        y = y_t.t()
         if self.bias is not None:
             y = y + self.bias
         return y.reshape(*x.shape[:-1], self.out_features)
@@ -148,7 +149,7 @@ _PATTERN = ("rows", "cols", "rows_t", "cols_t", "order_t")
 
 
 class _Tap(torch.autograd.Function):
-    """The identity on y whose backward also gives `leaf` the dense gradient dY^T X; first order only."""
+    """The identity on y whose backward also gives `leaf` the dense gradient g x^T; first order only."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, leaf: Tensor) -> Tensor:
@@ -159,4 +160,4 @@ class _Tap(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, Tensor]:
         (x,) = ctx.saved_tensors
-        return g, None, g.t() @ x
+        return g, None, g @ x.t()

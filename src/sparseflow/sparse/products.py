@@ -1,10 +1,11 @@
 """The three products of a sparse weight, closed under differentiation.
 
-With W the (out, in) matrix that has `values` on its pattern and zeros elsewhere, and batches as rows:
+W is the (out, in) matrix that has `values` on its pattern and zeros elsewhere. Activations are feature-major, with the
+batch contiguous, which is how the kernels read them:
 
-    mm(values, x)  = x W^T              (batch, in)  -> (batch, out)     forward
-    mtm(values, g) = g W                (batch, out) -> (batch, in)      gradient of the input
-    sd(g, x)       = (g^T x) on W's pattern          -> (active,)        gradient of the values
+    mm(values, x)  = W x                      (in, batch)  -> (out, batch)   forward
+    mtm(values, g) = W^T g                    (out, batch) -> (in, batch)    gradient of the input
+    sd(g, x)       = (g x^T) on W's pattern   (out, batch), (in, batch) -> (active,)   gradient of the values
 
 Each is linear in each argument, and their derivatives are the three products again:
 
@@ -40,38 +41,37 @@ def _matrix(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) 
 def mm(
     values: Tensor, x: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, cols_t: Tensor, order_t: Tensor
 ) -> Tensor:
-    """x W^T: (batch, in) -> (batch, out)."""
-    weight = _matrix(rows, cols, values, (rows.numel() - 1, rows_t.numel() - 1))
-    y_t: Tensor = weight @ x.contiguous().t()
-    return y_t.t().contiguous()
+    """W x: (in, batch) -> (out, batch)."""
+    y: Tensor = _matrix(rows, cols, values, (rows.numel() - 1, rows_t.numel() - 1)) @ x.contiguous()
+    return y
 
 
 @torch.library.custom_op("sparseflow::mtm", mutates_args=())
 def mtm(
     values: Tensor, g: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, cols_t: Tensor, order_t: Tensor
 ) -> Tensor:
-    """g W: (batch, out) -> (batch, in)."""
+    """W^T g: (out, batch) -> (in, batch)."""
     transposed = _matrix(rows_t, cols_t, values[order_t], (rows_t.numel() - 1, rows.numel() - 1))
-    h_t: Tensor = transposed @ g.contiguous().t()
-    return h_t.t().contiguous()
+    h: Tensor = transposed @ g.contiguous()
+    return h
 
 
 @torch.library.custom_op("sparseflow::sd", mutates_args=())
 def sd(g: Tensor, x: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, cols_t: Tensor, order_t: Tensor) -> Tensor:
-    """(g^T x) on the pattern: (batch, out), (batch, in) -> (active,)."""
+    """(g x^T) on the pattern: (out, batch), (in, batch) -> (active,)."""
     pattern = _matrix(rows, cols, g.new_zeros(cols.numel()), (rows.numel() - 1, rows_t.numel() - 1))
-    product: Tensor = torch.sparse.sampled_addmm(pattern, g.t().contiguous(), x.contiguous(), beta=0.0)
+    product: Tensor = torch.sparse.sampled_addmm(pattern, g.contiguous(), x.contiguous().t(), beta=0.0)
     return product.values().clone()
 
 
 @mm.register_fake
 def _(values: Tensor, x: Tensor, rows: Tensor, *rest: Tensor) -> Tensor:
-    return x.new_empty(x.shape[0], rows.shape[0] - 1)
+    return x.new_empty(rows.shape[0] - 1, x.shape[1])
 
 
 @mtm.register_fake
 def _(values: Tensor, g: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, *rest: Tensor) -> Tensor:
-    return g.new_empty(g.shape[0], rows_t.shape[0] - 1)
+    return g.new_empty(rows_t.shape[0] - 1, g.shape[1])
 
 
 @sd.register_fake
@@ -88,6 +88,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _mm_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     values, x, *structure = ctx.saved_tensors
+    g = g.contiguous()  # once for both products
     dvalues = sd(g, x, *structure) if ctx.needs_input_grad[0] else None
     dx = mtm(values, g, *structure) if ctx.needs_input_grad[1] else None
     return dvalues, dx, *_NO_STRUCTURE_GRADIENT

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Sequence
+from statistics import fmean
 
 import torch
 
@@ -17,32 +18,40 @@ _WARM_UP, _STEPS, _SECONDS = 1, 5, 1.0
 
 
 class Estimator:
-    """Times steps, evaluations and measurements; runs that differ in seed or penalty alone share one timing."""
+    """Times steps, evaluations and measurements of the kinds of run in a study, as many as a time budget allows.
 
-    def __init__(self, surroundings: Surroundings, cache: DataCache) -> None:
-        self._surroundings, self._cache = surroundings, cache
-        self._seconds: dict[Hashable, float] = {}
+    Runs that differ in seed or penalty alone are one kind. Every size (widths, data, execution) is timed in one kind at
+    least; a kind that the budget does not reach is taken as the mean of the timed kinds of its size.
+    """
 
-    def known(self, spec: RunSpec) -> bool:
-        return self._kind(spec) in self._seconds
+    def __init__(self, surroundings: Surroundings, cache: DataCache, budget_s: float = 40.0) -> None:
+        self._surroundings, self._cache, self._budget_s = surroundings, cache, budget_s
 
-    def seconds(self, spec: RunSpec) -> float:
-        """Estimated wall time of one run on one worker."""
-        kind = self._kind(spec)
-        if kind not in self._seconds:
-            before = torch.get_num_threads()
-            torch.set_num_threads(self._surroundings.threads)
-            try:
-                self._seconds[kind] = self._time(spec)
-            finally:
-                torch.set_num_threads(before)
-        return self._seconds[kind]
+    def seconds(self, runs: Sequence[RunSpec], watch: Callable[[int, int], None] = lambda done, of: None) -> float:
+        """Estimated wall time of all runs on one worker, in seconds.
 
-    def _kind(self, spec: RunSpec) -> Hashable:
-        quiet = {"weight_decay": 0.0, "l1": 0.0, "lr": 1.0}
-        return spec.model_copy(
-            update={"seed": 0, "optimizer": spec.optimizer.model_copy(update=quiet)}
-        ).model_dump_json()
+        Args:
+            watch: told how many kinds have been timed, of how many.
+        """
+        kinds = {_kind(run): run for run in reversed(runs)}
+        first_of_size = {_size(run): _kind(run) for run in reversed(runs)}
+        order = [*first_of_size.values(), *(kind for kind in reversed(kinds) if kind not in first_of_size.values())]
+        timed: dict[str, float] = {}
+        began = time.monotonic()
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._surroundings.threads)
+        try:
+            for k, kind in enumerate(order):
+                if k >= len(first_of_size) and time.monotonic() - began > self._budget_s:
+                    break
+                watch(k, len(order))
+                timed[kind] = self._time(kinds[kind])
+        finally:
+            torch.set_num_threads(before)
+        of_size: dict[str, list[float]] = {}
+        for kind, seconds in timed.items():
+            of_size.setdefault(_size(kinds[kind]), []).append(seconds)
+        return sum(timed[_kind(run)] if _kind(run) in timed else fmean(of_size[_size(run)]) for run in runs)
 
     def _time(self, spec: RunSpec) -> float:
         began = time.perf_counter()
@@ -64,6 +73,20 @@ class Estimator:
         evaluations = points + (spec.train.epochs / every if every else 1)
         total = start_up + trainer.total_steps * step + evaluations * evaluation
         return total + (flow if spec.measure.gradient_flow else 0.0)
+
+
+def _kind(run: RunSpec) -> str:
+    """What the time of a run depends on."""
+    optimizer = run.optimizer.model_copy(update={"weight_decay": 0.0, "l1": 0.0, "lr": 1.0})
+    return run.model_copy(update={"seed": 0, "optimizer": optimizer}).model_dump_json()
+
+
+def _size(run: RunSpec) -> str:
+    """The part of it that matters most: everything but the optimiser and what is cheap beside the products."""
+    model = run.model.model_copy(update={"activation": "", "norm": "none", "skip": False, "dropout": 0.0})
+    data = run.data.model_copy(update={"augment": False})
+    parts = (data, model, run.mask, run.train, run.measure)
+    return "|".join(part.model_dump_json() for part in parts)
 
 
 def _median(call: Callable[[], object]) -> float:

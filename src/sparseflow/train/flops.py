@@ -22,8 +22,8 @@ def forward_flops(model: nn.Module, masks: Masks, example: Tensor) -> int:
     """Floating-point operations of one forward pass on one example: 2 per active weight and use.
 
     A linear layer uses a weight once per position of its input, a convolution once per output position, a transposed
-    one per input position. Elementwise work (normalisation, activations) is not counted. A training step is taken as three
-    forward passes: the product itself, the gradient of its input and of its weights.
+    one per input position. Elementwise work (normalisation, activations) is not counted. A training step is taken as
+    three forward passes: the product itself, the gradient of its input and of its weights.
 
     Args:
         example: one model input with its batch dimension, shape (1, ...).
