@@ -134,5 +134,5 @@ def test_rows_of_a_run_in_flight_are_in_the_store(small, tmp_path):
     with pytest.raises(Interrupted):
         drive([spec], tmp_path, Surroundings(checkpoints=tmp_path), 1, reader, study=("s", "train", {}))
     series, statuses = reader.found
-    assert len(series[spec.name]["train_loss"]) > 1
+    assert series[spec.name]["train_loss"]
     assert statuses == {spec.name: "running"}
