@@ -25,6 +25,7 @@ from sparseflow.core import (
     stand_ins,
     weight_shapes,
 )
+from sparseflow.train import mode
 
 Average = Literal["gradient", "norms"]
 
@@ -174,18 +175,15 @@ def _probing(model: nn.Module, batch_norm: str) -> Iterator[None]:
     """Evaluation mode, with batch normalisation as asked; modes and buffers are restored."""
     if batch_norm not in ("train", "eval"):
         raise BadValue(f"batch_norm must be 'train' or 'eval', got {batch_norm!r}")
-    modes = [(module, module.training) for module in model.modules()]
     normalising = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     kept = [(buffer, buffer.clone()) for norm in normalising for buffer in norm.buffers(recurse=False)]
-    model.eval()
-    if batch_norm == "train":
-        for norm in normalising:
-            norm.train()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, before in kept:
-                buffer.copy_(before)
+    with mode(model, training=False):
+        if batch_norm == "train":
+            for norm in normalising:
+                norm.train()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in kept:
+                    buffer.copy_(before)
