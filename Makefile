@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := OMP_NUM_THREADS=1 $(BIN)/
 
-.PHONY: demo test slow lint evidence clean
+.PHONY: demo test slow lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/sparseflow compare digits --out runs/digits
@@ -20,10 +20,6 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-# Long real runs: resumable, never in CI.
-evidence: $(INSTALLED)
-	$(BIN)/python benchmarks/evidence.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparseflow.study import Surroundings, execute
-from sparseflow.train import checkpoint, loop, optimizers
+from sparseflow.train import checkpoint, optimizers
 
 HARD = {
     "model": {"norm": "batch", "dropout": 0.3, "activation": "prelu"},
@@ -57,14 +57,21 @@ def test_a_resume_under_another_fingerprint_is_marked(small, cache, tmp_path, mo
     assert result.fingerprint == "another machine"
 
 
-def test_a_damaged_checkpoint_is_not_trusted(small, cache, tmp_path):
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-100], lambda b: b"", lambda b: bytes(len(b)), lambda b: b"\x80\x04junk."]
+)
+def test_a_damaged_checkpoint_is_not_trusted(damage, small, cache, tmp_path):
     spec = small(train={"epochs": 3})
     where = Surroundings(checkpoints=tmp_path)
     whole = execute(spec, where, cache)
     execute(spec, where, cache, should_stop=lambda: True)
     path = where.resume_path(spec.name)
-    path.write_bytes(path.read_bytes()[:-100])
-    assert execute(spec, where, cache).digest == whole.digest
+    path.write_bytes(damage(path.read_bytes()))
+    result = execute(spec, where, cache)
+    assert result.digest == whole.digest
+    assert result.resumed_at == 0
+    assert "damaged checkpoint" in result.notes[-1]
+    assert path.with_suffix(".bad").is_file()
 
 
 def test_another_runs_checkpoint_is_ignored(small, cache, tmp_path):
@@ -90,11 +97,10 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
 
 
 def test_checkpoints_are_written_while_training(small, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     spec = small(train={"epochs": 3})
     seen = []
     monkeypatch.setattr(checkpoint, "save", lambda path, content: seen.append(content["epoch"]))
-    execute(spec, Surroundings(checkpoints=tmp_path), cache)
+    execute(spec, Surroundings(checkpoints=tmp_path, checkpoint_seconds=0.0), cache)
     assert seen == [1, 2, 3]
 
 

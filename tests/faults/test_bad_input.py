@@ -62,7 +62,7 @@ def test_all_misspelt_keys_at_once(say, tmp_path):
     refused(
         say("compare", tmp_path / "study.yaml"),
         "data.nam: no such field (known: augment, name,", "train.epoch: no such field", "did you mean 'epochs'?",
-        "train.epochs: Input should be greater than or equal to 1", "compare.varients", "did you mean 'variants'?",
+        "train.epochs: Input should be a valid integer, got False", "compare.varients", "did you mean 'variants'?",
         "modl: no such field", "did you mean 'model'?",
     )  # fmt: skip
 
@@ -105,6 +105,38 @@ def test_two_entries_that_are_one_width(say):
     refused(
         say("compare", "digits", "--set", "compare.dense_widths=[0.3, 20]"), "two entries give the same width (20, 20)"
     )
+
+
+def test_statistics_that_no_report_could_show(say):
+    refused(say("compare", "digits", "--set", "statistics.alpha=0.9"), "statistics.alpha", "less than 0.5")
+    refused(say("compare", "digits", "--seeds", "101"), "5 widths x 101 seeds; at most 500 pairs per cell")
+
+
+def test_what_variants_switch_is_not_set_beside_them(say):
+    refused(
+        say("compare", "digits", "--set", "model.norm=batch", "--set", "optimizer.weight_decay=0.1"),
+        "model.norm is a variant's: leave it out and name BN in compare.variants",
+        "optimizer.weight_decay is a variant's",
+    )
+    refused(say("compare", "digits", "--set", "compare.activations=[relu, relu]"), "names an entry twice")
+    refused(say("compare", "digits", "--set", "compare.variants=[DA_BN, BN_DA]"), "are the same runs")
+
+
+@pytest.mark.parametrize(
+    "value", ["train.epochs=true", "train.epochs=2.5", "seed=-1", "optimizer.lr=.inf", "compare.seeds=yes"]
+)
+def test_numbers_are_numbers(say, value):
+    refused(say("compare", "digits", "--set", value), value.partition("=")[0])
+
+
+def test_lists_are_lists(say):
+    refused(say("compare", "digits", "--set", "compare.variants=NR"), "compare.variants: write a list, such as [a, b]")
+    refused(say("train", "digits", "--set", "model=mlp"), "model: write a mapping of fields")
+
+
+def test_yaml_that_is_not_utf8(say, tmp_path):
+    (tmp_path / "s.yaml").write_bytes("title: Größe".encode("latin-1"))
+    refused(say("compare", tmp_path / "s.yaml"), "s.yaml: not UTF-8 text")
 
 
 def test_a_variant_that_contradicts_itself(say):

@@ -13,15 +13,28 @@ from pathlib import Path
 
 import pytest
 
+from sparseflow.study import Store
+
 TIMES = ("started", "finished", "wall_s")
 STUDY = [
-    "compare", "digits", "--seeds", "1", "--set", "train.epochs=30", "--set", "compare.dense_widths=[0.3, 0.7]",
-    "--set", "compare.variants=[NR, BN]",
+    "compare", "digits", "--seeds", "1", "--set", "train.epochs=150", "--set", "compare.dense_widths=[0.4]",
+    "--set", "compare.variants=[NR, DA_BN_DO]",
 ]  # fmt: skip
 
 
 def command(out: Path, jobs: int) -> list[str]:
-    return [sys.executable, "-m", "sparseflow", *STUDY, "--out", str(out), "--jobs", str(jobs)]
+    return [
+        sys.executable,
+        "-m",
+        "sparseflow",
+        *STUDY,
+        "--out",
+        str(out),
+        "--jobs",
+        str(jobs),
+        "--checkpoint-every",
+        "0",
+    ]
 
 
 def outcome(out: Path) -> tuple[str, list[dict]]:
@@ -62,6 +75,10 @@ def test_killed_three_times_equals_unbroken(jobs, tmp_path):
         assert not [child for child in children if alive(child)], "a killed study left an orphan"
     subprocess.run(command(broken, jobs), check=True, capture_output=True)
     assert outcome(broken) == expected
+    store = Store(broken)
+    assert max(result["resumed_at"] for result in store.results().values()) > 0, "no run went on from a checkpoint"
+    store.close()
+    assert not list((broken / "checkpoints").iterdir())
 
 
 @pytest.mark.slow

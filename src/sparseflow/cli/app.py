@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,8 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Time implementations against named rivals in one run.")
 app.add_typer(bench_app, name="bench")
-console = Console(highlight=False, soft_wrap=True)
+# Into a file or a pipe tables are as wide as they need, not folded to a terminal's 80 columns.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default runs/NAME.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
@@ -37,6 +39,9 @@ Sets = Annotated[
 ]
 Root = Annotated[
     str | None, typer.Option("--data-root", help="Folder that holds the data sets; default: $SPARSEFLOW_DATA.")
+]
+Every = Annotated[
+    float, typer.Option("--checkpoint-every", min=0.0, metavar="SECONDS", help="Work that a kill may cost at most.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 
@@ -66,6 +71,7 @@ def compare(
     sets: Sets = None,
     data_root: Root = None,
     device: Device = "cpu",
+    checkpoint_every: Every = 5.0,
     keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
 ) -> None:
@@ -73,7 +79,17 @@ def compare(
     from sparseflow.cli.compare import run_comparison
 
     run_comparison(
-        console, study, out, jobs or cores(), seeds, sets or [], data_root, device, keep_weights, dry_run=dry_run
+        console,
+        study,
+        out,
+        jobs or cores(),
+        seeds,
+        sets or [],
+        data_root,
+        device,
+        checkpoint_every,
+        keep_weights,
+        dry_run=dry_run,
     )
 
 
@@ -84,11 +100,12 @@ def train(
     sets: Sets = None,
     data_root: Root = None,
     device: Device = "cpu",
+    checkpoint_every: Every = 5.0,
 ) -> None:
     """Train one network; keeps its weights and masks, and writes a report. Resumes what was cut."""
     from sparseflow.cli.train import run_training
 
-    run_training(console, data, out, sets or [], data_root, device)
+    run_training(console, data, out, sets or [], data_root, device, checkpoint_every)
 
 
 @app.command()

@@ -40,6 +40,7 @@ def run_comparison(
     sets: list[str],
     data_root: str | None,
     device: str,
+    checkpoint_every: float,
     keep: bool,
     *,
     dry_run: bool,
@@ -48,7 +49,7 @@ def run_comparison(
     extra = [f"compare.seeds={seeds}"] if seeds is not None else []
     spec = validate(CompareSpec, assign(read_preset(name), [*sets, *extra]))
     out = out or Path("runs") / Path(name).stem
-    surroundings = surroundings_for(out, data_root, device, keep=keep)
+    surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep)
     cache = DataCache(surroundings)
     facts = facts_of(spec, cache)
     table = cells(spec, facts)
@@ -73,7 +74,7 @@ def run_comparison(
     study = (spec.study_name, "compare", {"spec": spec.changes(), "facts": asdict(facts)})
     try:
         with Show(console, places) as show:
-            tally = drive(runs, out, surroundings, jobs, show, study=study, finish=finish)
+            tally = drive(runs, out, surroundings, jobs, show, study=study, data_digest=facts.digest, finish=finish)
     finally:
         for page in pages:
             console.print(f"report: {page}")
@@ -90,23 +91,25 @@ def run_comparison(
 def _dry_run(
     console: Console, table: list[Cell], facts: DataFacts, surroundings: Surroundings, cache: DataCache, jobs: int
 ) -> None:
-    widths = Table(title="Active weights of every pair, layer by layer", title_justify="left", box=None, pad_edge=False)
-    for column in ("dense width", "active weights per layer", "total", "sparse = dense"):
-        widths.add_column(column, justify="right")
-    pairs = {
-        (pair.dense_width, _counts(pair.sparse, facts), _counts(pair.dense, facts))
-        for cell in table
-        for pair in cell.pairs
-    }
-    for width, sparse, dense in sorted(pairs):
-        same = "yes" if sparse == dense else f"NO, dense: {' + '.join(f'{n:,}' for n in dense)}"
-        widths.add_row(str(width), " + ".join(f"{n:,}" for n in sparse), f"{sum(sparse):,}", same)
-    console.print(widths)
     runs = list(runs_of(table))
+    estimator = Estimator(surroundings, cache)
     with console.status("timing a few steps of each kind of run") as status:
-        total = Estimator(surroundings, cache).seconds(
+        total = estimator.seconds(
             runs, lambda done, of: status.update(f"timing a few steps of each kind of run: {done} of {of}")
         )
+    widths = Table(title="Active weights of every pair, layer by layer", title_justify="left", box=None, pad_edge=False)
+    for column in ("dense width", "active weights per layer", "total", "sparse = dense", "step ms, sparse", "dense"):
+        widths.add_column(column, justify="right", no_wrap=column == "total")
+    seen = set()
+    for pair in sorted((pair for cell in table for pair in cell.pairs), key=lambda pair: pair.dense_width):
+        sparse, dense = _counts(pair.sparse, facts), _counts(pair.dense, facts)
+        if (pair.dense_width, sparse, dense) in seen:
+            continue
+        seen.add((pair.dense_width, sparse, dense))
+        same = "yes" if sparse == dense else f"NO, dense: {' + '.join(f'{n:,}' for n in dense)}"
+        times = [f"{estimator.step_ms(run):.2f}" for run in (pair.sparse, pair.dense)]
+        widths.add_row(str(pair.dense_width), " + ".join(f"{n:,}" for n in sparse), f"{sum(sparse):,}", same, *times)
+    console.print(widths)
     workers = min(jobs, len(runs))
     console.print(
         f"{len(table)} cells x {len(table[0].pairs)} pairs: {len(runs)} runs; estimated {duration(total / workers)} "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 
 def main() -> None:
     """Run a command: errors that a user can mend are one message and exit status 2, an interrupt is 130."""
+    # Batch systems and `timeout` end a command so: it stops as cleanly as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run()
     except KeyboardInterrupt:

@@ -10,7 +10,9 @@ from sparseflow.core import BadValue
 from sparseflow.study import DataCache, DataFacts, RunSpec, Surroundings
 
 
-def surroundings_for(out: Path, data_root: str | None, device: str, *, keep: bool) -> Surroundings:
+def surroundings_for(
+    out: Path, data_root: str | None, device: str, checkpoint_every: float, *, keep: bool
+) -> Surroundings:
     """Raises BadValue for a device that this machine does not have."""
     try:
         kind = torch.device(device)
@@ -20,7 +22,7 @@ def surroundings_for(out: Path, data_root: str | None, device: str, *, keep: boo
         raise BadValue(f"device {device!r}: torch finds no CUDA device here; use --device cpu")
     if kind.type not in ("cpu", "cuda"):
         raise BadValue(f"device must be cpu, cuda or cuda:N, got {device!r}")
-    return Surroundings(data_root, out / "checkpoints", device, keep=keep)
+    return Surroundings(data_root, out / "checkpoints", device, checkpoint_seconds=checkpoint_every, keep=keep)
 
 
 def facts_of(spec: RunSpec, cache: DataCache) -> DataFacts:

@@ -15,13 +15,19 @@ from sparseflow.study import DataCache, RunSpec, Store, assign, drive, read_pres
 
 
 def run_training(
-    console: Console, data: str, out: Path | None, sets: list[str], data_root: str | None, device: str
+    console: Console,
+    data: str,
+    out: Path | None,
+    sets: list[str],
+    data_root: str | None,
+    device: str,
+    checkpoint_every: float,
 ) -> None:
     """Train one network and write its report."""
     given = read_preset(data) if data.endswith((".yaml", ".yml")) else {"data": {"name": data}}
     spec = validate(RunSpec, assign(given, sets))
     out = out or Path("runs") / f"train-{Path(data).stem}"
-    surroundings = surroundings_for(out, data_root, device, keep=True)
+    surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=True)
     facts = facts_of(spec, DataCache(surroundings))
     study = (f"train-{spec.name}", "train", {"spec": spec.changes(), "facts": asdict(facts)})
     pages: list[Path] = []
@@ -38,7 +44,7 @@ def run_training(
 
     try:
         with Show(console, {spec.name: data}) as show:
-            tally = drive([spec], out, surroundings, 1, show, study=study, finish=finish)
+            tally = drive([spec], out, surroundings, 1, show, study=study, data_digest=facts.digest, finish=finish)
     finally:
         for page in pages:
             console.print(f"report: {page}")

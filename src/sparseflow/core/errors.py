@@ -13,11 +13,14 @@ class SparseflowError(Exception):
 class UnknownName(SparseflowError):
     """A name that its catalog does not hold."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, also: str = "") -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6) or [
+            n for n in names if n.lower() == name.lower()
+        ]
         guess = f"; did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r} (known: {', '.join(names) or 'none'}){guess}")
+        listed = ", ".join(names) or "none"
+        super().__init__(f"unknown {kind} {name!r} (known: {listed}{f', {also}' if also else ''}){guess}")
 
 
 class BadValue(SparseflowError, ValueError):

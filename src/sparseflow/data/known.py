@@ -35,7 +35,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     if name.endswith(".npz"):
         return read_npz(Path(name).expanduser())
     if name not in datasets:
-        raise UnknownName("data set", name, [*datasets.names, "a path ending in .npz"])
+        raise UnknownName("data set", name, datasets.names, also="or a path ending in .npz")
     given = root or os.environ.get(ROOT_VARIABLE) or None
     return datasets[name](None if given is None else Path(given).expanduser())
 

@@ -123,7 +123,7 @@ def gradient_flow(
             Everything else, dropout included, is in evaluation mode.
         others: count biases and the parameters of normalisation and activations as layers too.
         per_weight: divide each layer's EGF term by its number of active weights (002's wording; eq. 3.7 has no such
-            factor).
+            factor); the layers' own norms stay norms.
 
     Raises:
         BadValue: for an unknown `average` or `batch_norm`, or a mask that fits no weight.

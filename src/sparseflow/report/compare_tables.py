@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import isnan
+from math import isfinite, isnan
 from typing import Any
 
 from sparseflow.report.blocks import Table, Value
@@ -27,6 +27,9 @@ def p_colour(p: float) -> str:
     green, yellow, red = (99, 190, 123), (255, 235, 132), (248, 105, 107)
     low, high, t = (green, yellow, p / 0.5) if p <= 0.5 else (yellow, red, (p - 0.5) / 0.5)
     return "#" + "".join(f"{round(a + (b - a) * t):02x}" for a, b in zip(low, high, strict=True))
+
+
+_TOO_FEW = "too few pairs: no interval of this confidence can be had from the signed-rank test"
 
 
 def _p(value: float) -> str:
@@ -104,7 +107,7 @@ def detail_table(results: Sequence[CellResult], confidence: float) -> Table:
                 _p(r.holm),
                 _p(r.bh),
                 f"{100 * e.estimate:+.2f}",
-                f"[{100 * e.low:+.2f}, {100 * e.high:+.2f}]",
+                f"[{100 * e.low:+.2f}, {100 * e.high:+.2f}]" if isfinite(e.low) else Value("–", hint=_TOO_FEW),
                 str(r.pairs_needed) if r.pairs_needed else "–",
                 f"{r.count('sparse', 'diverged')} / {r.count('dense', 'diverged')}",
             ]
@@ -136,7 +139,8 @@ def outcome_table(results: Sequence[CellResult], layout: Layout, outcome: str) -
         ahead = bool(other) and ((s.mean > summary(other).mean) if accuracy else (s.mean < summary(other).mean))
         digits = 2 if accuracy else 3
         diverged = r.count(member, "diverged")
-        text = f"{s.mean:.{digits}f} ± {s.std:.{digits}f} ({s.n})" + (f" †{diverged}" if diverged else "")
+        spread = f" ± {s.std:.{digits}f}" if s.n > 1 else ""
+        text = f"{s.mean:.{digits}f}{spread} ({s.n})" + (f" †{diverged}" if diverged else "")
         return Value(text, strong=ahead)
 
     bodies = {member: layout.grid(partial(show, member=member)) for member in MEMBERS}
@@ -195,22 +199,27 @@ def kendall_table(rows: Sequence[TauRow], kind: str) -> Table:
 def parameter_table(results: Sequence[CellResult], known: Mapping[str, Mapping[str, Any]]) -> Table:
     """Active weights of the pairs, and the parameters that are not weights, which may differ."""
     rows: list[list[Value | str]] = []
-    seen: set[tuple[int, int, int, int]] = set()
+    at: dict[tuple[object, ...], int] = {}
     for r in results:
         for pair in r.pairs:
             sparse, dense = known.get(pair.sparse.run), known.get(pair.dense.run)
             if not sparse or not dense or not sparse["active"] or not dense["active"]:
                 continue
             key = (pair.dense_width, sum(sparse["active"].values()), sparse["others"], dense["others"])
-            if key in seen:
+            variant = f"{r.cell.variant} {r.cell.activation}"
+            if key in at:
+                known_row = rows[at[key]]
+                if variant not in str(known_row[1]).split(", "):
+                    known_row[1] = f"{known_row[1]}, {variant}"
                 continue
-            seen.add(key)
+            at[key] = len(rows)
             layers = " + ".join(f"{n:,}" for n in sparse["active"].values())
             same = sparse["active"] == dense["active"]
             compact = sum(how == "compact" for how in sparse["execution"].values())
             rows.append(
                 [
                     str(pair.dense_width),
+                    variant,
                     layers,
                     f"{key[1]:,}",
                     "equal" if same else Value("NOT equal", strong=True),
@@ -222,8 +231,8 @@ def parameter_table(results: Sequence[CellResult], known: Mapping[str, Mapping[s
                 ]
             )
     header = [
-        "dense width", "active weights per layer", "total", "per layer, sparse and dense", "other parameters, sparse",
-        "dense", "compact layers", "FLOPs per example, sparse", "dense",
+        "dense width", "variants", "active weights per layer", "total", "per layer, sparse and dense",
+        "other parameters, sparse", "dense", "compact layers", "FLOPs per example, sparse", "dense",
     ]  # fmt: skip
     caption = (
         "Active weights are equal layer by layer by construction. Other parameters (normalisation, activations) are "

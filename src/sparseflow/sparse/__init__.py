@@ -1,7 +1,7 @@
 """Sparse execution: layers that hold and multiply active weights only."""
 
 from sparseflow.sparse.choose import Execution, choose
-from sparseflow.sparse.convert import Conversion, compact, compact_names, expand
+from sparseflow.sparse.convert import Conversion, compact, expand
 from sparseflow.sparse.linear import CompactLinear
 from sparseflow.sparse.products import mm, mtm, sd
 from sparseflow.sparse.structure import Structure
@@ -13,7 +13,6 @@ __all__ = [
     "Structure",
     "choose",
     "compact",
-    "compact_names",
     "expand",
     "mm",
     "mtm",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sparseflow.core import BadValue, Masks, StandsForWeight, check_masks, join
+from sparseflow.core import BadValue, Masks, StandsForWeight, check_masks
 from sparseflow.sparse.linear import CompactLinear
 
 # These modules read `.weight` of their children instead of calling them.
@@ -101,8 +101,3 @@ def expand(model: nn.Module) -> nn.Module:
         parent, _, child = prefix.rpartition(".")
         setattr(model.get_submodule(parent), child, plain.train(layer.training))
     return model
-
-
-def compact_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the weights that compact layers stand for."""
-    return tuple(join(p, "weight") for p, m in model.named_modules() if isinstance(m, CompactLinear))

@@ -138,7 +138,7 @@ def _cell_result(cell: Cell, results: Mapping[str, Mapping[str, Any]], facts: Da
         wilcoxon(differences, zeros=how.zeros, method=method, resolution=step) for method in ("exact", "normal")
     )
     estimate = hodges_lehmann(differences, confidence=how.confidence, zeros=how.zeros, resolution=step)
-    return CellResult(cell, pairs, exact, normal, estimate, pairs_needed=_needed(differences, how.alpha))
+    return CellResult(cell, pairs, exact, normal, estimate, pairs_needed=_needed(differences / step, how.alpha))
 
 
 def member_result(
@@ -157,11 +157,13 @@ def member_result(
 
 
 def _needed(differences: np.ndarray[Any, np.dtype[np.float64]], alpha: float) -> int | None:
-    if len(differences) < 2 or differences.mean() <= 0.0:
+    """Differences in test images, so whole numbers but for rounding: their mean is exactly 0 or it is not."""
+    images = np.rint(differences)
+    if len(images) < 2 or images.sum() <= 0:
         return None
-    spread = float(differences.std(ddof=1))
+    spread = float(images.std(ddof=1))
     # Without spread every pair agrees, and only the reachable p decides.
-    return pairs_needed(float(differences.mean()) / spread if spread > 1e-12 else 100.0, alpha=alpha)
+    return pairs_needed(float(images.mean()) / spread if spread > 0 else 100.0, alpha=alpha)
 
 
 def smallest_effect(pairs: int, alpha: float) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparseflow.core import BadSpec, BadValue, Shapes, other_parameters, weight_shapes, weight_values
-from sparseflow.init import draw_active_
+from sparseflow.init import draw_active_, from_twin_
 from sparseflow.masks import matching_rules, random_masks, uniform
 from sparseflow.models import materialise, sketch
 from sparseflow.sparse import choose, compact
@@ -68,8 +68,12 @@ def build(spec: RunSpec, input_shape: tuple[int, ...], classes: int, device: tor
     execution = {name: "compact" if name in conversion.compacted else "masked" for name in masks}
     materialise(conversion.model, device, getattr(torch, spec.train.dtype))
     twin = spec.mask.twin_width is not None and spec.init.fans != "own"
-    fans_of = layer_shapes(spec, input_shape, classes, spec.mask.twin_width) if twin else None
-    draw_active_(model, masks, spec.init.scheme_object(), fans_of=fans_of, seed=spec.seed)
+    scheme = spec.init.scheme_object()
+    if twin:
+        shapes_of_twin = layer_shapes(spec, input_shape, classes, spec.mask.twin_width)
+        from_twin_(model, masks, shapes_of_twin, scheme, seed=spec.seed)
+    else:
+        draw_active_(model, masks, scheme, seed=spec.seed)
     active = {name: counts.get(name, shape.numel()) for name, shape in shapes.items()}
     others = sum(p.numel() for p in other_parameters(model).values())
     return Network(model, masks, execution, active, others)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -15,11 +15,14 @@ from sparseflow.core import BadSpec, SparseflowError, UnknownName
 from sparseflow.models import activations
 from sparseflow.study.build import maximum_width
 from sparseflow.study.read import validate
-from sparseflow.study.spec import OptimizerSpec, RunSpec, Section
-from sparseflow.study.variants import Strengths, variant
+from sparseflow.study.spec import Number, OptimizerSpec, Positive, RunSpec, Section, Whole
+from sparseflow.study.variants import Strengths, parts, variant
 from sparseflow.train import optimizers
 
-Width = Annotated[int | float, Field(gt=0)]
+MOST_PAIRS = 500
+"""The exact test's limit (`stats.wilcoxon`)."""
+
+Width = Whole | Annotated[Number, Field(gt=0.0)]
 
 
 def _named(value: Any) -> Any:
@@ -30,8 +33,8 @@ class Grid(Section):
     """What the comparison varies: every combination is a cell, every cell has widths x seeds pairs."""
 
     dense_widths: tuple[Width, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
-    """Widths of the dense twins: integers, or parts of the maximum width, rounded."""
-    seeds: Annotated[int, Field(ge=1)] = 3
+    """Widths of the dense twins: whole numbers (1 is one unit), or parts of the maximum width (1.0 is all), rounded."""
+    seeds: Positive = 3
     optimizers: tuple[Annotated[dict[str, Any], BeforeValidator(_named)], ...] = ()
     """Optimiser sections laid over the study's own; a bare name keeps its other fields. None: the study's own."""
     variants: tuple[str, ...] = ("NR",)
@@ -52,6 +55,11 @@ class Grid(Section):
     def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not values:
             raise ValueError("needs at least one entry")
+        return values
+
+    @field_validator("dense_widths", "variants", "activations")
+    @classmethod
+    def _no_twice(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) < len(values):
             raise ValueError("names an entry twice")
         return values
@@ -61,8 +69,8 @@ class Statistics(Section):
     """How the pairs are judged."""
 
     zeros: Literal["pratt", "drop"] = "pratt"
-    alpha: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    alpha: Annotated[Number, Field(gt=0.0, lt=0.5)] = 0.05
+    confidence: Annotated[Number, Field(gt=0.0, lt=1.0)] = 0.95
     diverged: Literal["chance", "nan"] = "chance"
     """A diverged run counts as chance accuracy, or takes its pair out of the test; the number of them is shown."""
 
@@ -74,7 +82,8 @@ class CompareSpec(RunSpec):
     compare: Grid = Grid()
     statistics: Statistics = Statistics()
 
-    def _check_mask(self) -> None:
+    def _check_together(self) -> None:
+        """Variants set the norm and pairs the mask, so only each run can be checked whole."""
         if self.mask.sparse:
             raise ValueError("a comparison sets twin_width itself; leave mask.twin_width and mask.density out")
 
@@ -143,22 +152,44 @@ def cells(spec: CompareSpec, data: HasInputSize) -> list[Cell]:
     Raises:
         BadSpec: listing every combination that makes no run.
     """
-    problems: list[str] = []
-    found = []
+    _check_base(spec)
     widths = widths_of(spec, data.input_size)
-    rows = _optimizer_rows(spec)
+    if len(widths) * spec.compare.seeds > MOST_PAIRS:
+        raise BadSpec(
+            [f"compare: {len(widths)} widths x {spec.compare.seeds} seeds; at most {MOST_PAIRS} pairs per cell"]
+        )
+    causes: dict[str, list[str]] = {}
+    found: list[Cell] = []
     for (label, optimizer), name, activation in product(
-        rows, spec.compare.variants, spec.compare.activations or (spec.model.activation,)
+        _optimizer_rows(spec), spec.compare.variants, spec.compare.activations or (spec.model.activation,)
     ):
         try:
             found.append(_cell(spec, widths, label, optimizer, name, activation))
         except BadSpec as error:
-            problems.extend(f"cell {label} {name} {activation}: {p}" for p in error.problems)
+            for problem in error.problems:
+                causes.setdefault(problem, []).append(f"{label} {name} {activation}")
         except SparseflowError as error:
-            problems.append(f"compare.variants: {error}")
-    if problems:
-        raise BadSpec(dict.fromkeys(problems))
+            causes.setdefault(f"compare.variants: {error}", [])
+    for one, other in combinations(found, 2):
+        if one.pairs == other.pairs:
+            causes[f"compare: {one.label} and {other.label} are the same runs; leave one out"] = []
+    if causes:
+        raise BadSpec(f"{cause} (cells {', '.join(of)})" if of else cause for cause, of in causes.items())
     return found
+
+
+def _check_base(spec: CompareSpec) -> None:
+    """What variants switch on must be off without them, or their names would not say what was run."""
+    given = spec.changes()
+    problems = {
+        f"{section}.{field} is a variant's: leave it out and name {part.name} in compare.variants"
+        for part in parts
+        for section, fields in part.make(spec.compare.strengths).items()
+        for field, value in fields.items()
+        if field in given.get(section, {}) and (field != "norm" or given[section][field] == value)
+    }
+    if problems:
+        raise BadSpec(sorted(problems))
 
 
 def _optimizer_rows(spec: CompareSpec) -> list[tuple[str, dict[str, Any]]]:
@@ -173,16 +204,32 @@ def _optimizer_rows(spec: CompareSpec) -> list[tuple[str, dict[str, Any]]]:
             problems.extend(f"compare.optimizers.{k}.{p}" for p in error.problems)
     if problems:
         raise BadSpec(problems)
-    names = [o.name for o, _ in rows]
-    labelled = []
-    for o, merged in rows:
+    labels = _labels([o for o, _ in rows])
+    if len(set(labels)) < len(labels):
+        raise BadSpec(["compare.optimizers: two entries are the same"])
+    return [(label, merged) for label, (_, merged) in zip(labels, rows, strict=True)]
+
+
+def _labels(settings: list[OptimizerSpec]) -> list[str]:
+    """The papers' names; entries of one optimiser are told apart by the fields in which they differ."""
+    flat = [_flat(o.model_dump()) for o in settings]
+    labels = []
+    for o, fields in zip(settings, flat, strict=True):
+        rivals = [other for other in flat if other["name"] == o.name]
+        differing = [key for key, value in fields.items() if any(other.get(key) != value for other in rivals)]
         label = str(optimizers.entry(o.name).facts["label"])
-        if names.count(o.name) > 1:
-            label += f", lr {o.lr:g}"
-        labelled.append((label, merged))
-    if len({label for label, _ in labelled}) < len(labelled):
-        raise BadSpec(["compare.optimizers: two entries have the same name and learning rate"])
-    return labelled
+        if o.name == "momentum":
+            label += f" ({o.momentum or 0.9:g})"
+        shown = [f"{key} {fields[key]}" for key in differing if not (o.name == "momentum" and key == "momentum")]
+        labels.append(", ".join([label, *shown]))
+    return labels
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _cell(
@@ -193,6 +240,8 @@ def _cell(
     for section, fields in variant(name, spec.compare.strengths).items():
         content[section] = {**content.get(section, {}), **fields}
     content["model"] = {**content.get("model", {}), "activation": activation}
+    if content["model"].get("norm", "none") == "none":
+        content["model"].pop("norm_affine", None)  # says how variants with a norm have it
     pairs = []
     for offset in range(spec.compare.seeds):
         seed = spec.seed + offset

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparseflow.core import SparseflowError
+from sparseflow.core import BadStore, SparseflowError
 from sparseflow.study.lock import locked
 from sparseflow.study.pool import Event, run_pool
 from sparseflow.study.run import Surroundings
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store
+from sparseflow.train import checkpoint
 
 
 class Watcher(Protocol):
@@ -44,6 +45,7 @@ def drive(
     watcher: Watcher,
     *,
     study: tuple[str, str, Mapping[str, Any]],
+    data_digest: str,
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
     """Execute every run that the folder does not hold yet.
@@ -51,24 +53,28 @@ def drive(
     Args:
         out: output folder; it holds `results.db` and is locked meanwhile.
         study: (name, kind, specification) entered into the store.
+        data_digest: of the data set that the runs train on.
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
-        Busy, BadStore: if the folder cannot be had or used.
+        Busy, BadStore: if the folder cannot be had or used, holds another kind of study, or runs made on other data.
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
     wanted = list(runs)
     with locked(out):
         store = Store(out, create=True)
         try:
+            _check_same(store, study[1], wanted, data_digest)
             store.put_study(*study)
+            if surroundings.checkpoints is not None:
+                checkpoint.sweep(surroundings.checkpoints)
             known = store.statuses()
             rest = [spec for spec in wanted if known.get(spec.name) not in DONE or _lacks_weights(spec, surroundings)]
             watcher.begin(len(wanted), len(wanted) - len(rest))
             failed: dict[str, str] = {}
 
             def handle(event: Event) -> None:
-                _enter(store, event)
+                _enter(store, event, surroundings)
                 if event.kind == "ended" and event.payload.status == "failed":
                     failed[event.spec.name] = event.payload.error
                 watcher.event(event)
@@ -101,10 +107,28 @@ def _statuses(store: Store, wanted: list[RunSpec]) -> list[str | None]:
     return [known.get(spec.name) for spec in wanted]
 
 
-def _enter(store: Store, event: Event) -> None:
+def _check_same(store: Store, kind: str, wanted: list[RunSpec], data_digest: str) -> None:
+    """One folder, one kind of study, one data set: a report of mixed ones would tell neither apart."""
+    others = {other for _, other, _ in store.studies()} - {kind}
+    if others:
+        raise BadStore(f"{store.label} holds a study of kind {others.pop()!r}; give this one another --out")
+    names = {spec.name for spec in wanted}
+    made_on = {r["data_digest"] for name, r in store.results().items() if name in names and r["data_digest"]}
+    if made_on - {data_digest}:
+        raise BadStore(
+            f"{store.label} holds runs of this study made on other data (digest {', '.join(sorted(made_on))}, "
+            f"now {data_digest}); give another --out"
+        )
+
+
+def _enter(store: Store, event: Event, surroundings: Surroundings) -> None:
     if event.kind == "started":
         store.start_run(event.spec)
     elif event.kind == "rows":
         store.put_metrics(event.spec.name, event.payload)
     else:
         store.put_result(event.spec, event.payload)
+        resume = surroundings.resume_path(event.spec.name)
+        if resume is not None and event.payload.status in DONE:
+            # Only now: until the result is in the store, the checkpoint is all there is of the run.
+            resume.unlink(missing_ok=True)

@@ -26,6 +26,11 @@ class Estimator:
 
     def __init__(self, surroundings: Surroundings, cache: DataCache, budget_s: float = 40.0) -> None:
         self._surroundings, self._cache, self._budget_s = surroundings, cache, budget_s
+        self._step_ms: dict[str, float] = {}
+
+    def step_ms(self, run: RunSpec) -> float:
+        """Milliseconds of one step of a run's size, as `seconds` timed it in the first kind of that size."""
+        return self._step_ms[_size(run)]
 
     def seconds(self, runs: Sequence[RunSpec], watch: Callable[[int, int], None] = lambda done, of: None) -> float:
         """Estimated wall time of all runs on one worker, in seconds.
@@ -63,6 +68,7 @@ class Estimator:
         indices = torch.arange(min(spec.train.batch_size, len(data.train)), device=data.device)
         draws = stream(0, "estimate")
         step = _median(lambda: trainer.train_step(indices, draws))
+        self._step_ms.setdefault(_size(spec), 1e3 * step)
         sample = data.test.take(torch.arange(min(1000, len(data.test))))
         evaluation = (
             _median(lambda: evaluate(network.model, data, sample, trainer.plan.loss)) * len(data.test) / len(sample)

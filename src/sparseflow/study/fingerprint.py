@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 
 import torch
 
 
 def fingerprint(device: str, threads: int) -> str:
-    """torch build, CPU capability, machine, device and threads; equal fingerprints promise equal bits."""
+    """This package, torch build, CPU capability, machine, device and threads; equal fingerprints promise equal bits."""
     where = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
     return (
+        f"sparseflow {version('sparseflow')}, "
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}, "
         f"{where}, {threads} thread{'s' if threads != 1 else ''}"
     )

@@ -116,7 +116,9 @@ class _Pool:
 
     def _bury(self, worker: _Worker) -> None:
         """Take a dead worker out and put its run back, or give the run up after its last attempt."""
-        worker.process.join(5)
+        worker.process.join(1)
+        worker.process.kill()  # one whose pipe broke but which lives must not train beside its own retry
+        worker.process.join()
         worker.pipe.close()
         self._workers.remove(worker)
         if worker.task is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from importlib.resources import files
@@ -37,9 +38,19 @@ def _problem(model: type[BaseModel], error: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(path[-1], known, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where}: no such field (known: {', '.join(known)}){guess}"
+    if error["type"] in _WRITE_IT_AS:
+        return f"{where}: write {_WRITE_IT_AS[error['type']]}, got {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     got = "" if isinstance(error["input"], dict | BaseModel) else f", got {error['input']!r}"
     return f"{where}: {message}" if error["type"] == "value_error" else f"{where}: {message}{got}"
+
+
+_WRITE_IT_AS = {
+    "tuple_type": "a list, such as [a, b]",
+    "model_type": "a mapping of fields, such as {name: value}",
+    "model_attributes_type": "a mapping of fields, such as {name: value}",
+    "dict_type": "a name, or a mapping of fields such as {name: value}",
+}
 
 
 def _fields_at(model: type[BaseModel], path: Iterable[str]) -> list[str]:
@@ -67,12 +78,10 @@ def assign(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
             problems.append(f"--set {assignment!r}: write it as section.field=value")
             continue
         try:
-            value = yaml.safe_load(text)
+            value = _load_yaml(text)
         except yaml.YAMLError:
             problems.append(f"--set {assignment!r}: {text!r} is not a YAML value")
             continue
-        if isinstance(value, str):
-            value = _number(value)
         place = result
         for key in keys[:-1]:
             inner = place.get(key)
@@ -84,12 +93,17 @@ def assign(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
     return result
 
 
-def _number(text: str) -> Any:
-    """1e-4 is a word to YAML 1.1; people who write it mean the number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as people who write it mean; in YAML 1.1 it is a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def presets() -> dict[str, str]:
@@ -110,28 +124,28 @@ def read_preset(name: str) -> dict[str, Any]:
         UnknownName: for a preset that does not exist.
         BadSpec: for a file that is missing or no YAML mapping.
     """
-    if name.endswith((".yaml", ".yml")):
+    if _is_file_name(name):
         path = Path(name)
         if not path.is_file():
             raise BadSpec([f"no file {name!r}"])
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise BadSpec([f"{name}: not UTF-8 text; save it as UTF-8"]) from None
+        except OSError as error:
+            raise BadSpec([f"{name}: cannot be read: {error.strerror}"]) from None
     else:
         if name not in presets():
-            raise UnknownName("preset", name, [*presets(), "a path ending in .yaml"])
+            raise UnknownName("preset", name, presets(), also="or a path ending in .yaml")
         text = (files("sparseflow.study") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     try:
-        content = yaml.safe_load(text)
+        content = _load_yaml(text)
     except yaml.YAMLError as error:
         raise BadSpec([f"{name}: not valid YAML: {error}"]) from None
     if not isinstance(content, dict):
         raise BadSpec([f"{name}: expected a mapping of sections, got {type(content).__name__}"])
-    numbers: dict[str, Any] = _with_numbers(content)
-    return numbers
+    return content
 
 
-def _with_numbers(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _with_numbers(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_with_numbers(value) for value in content]
-    return _number(content) if isinstance(content, str) else content
+def _is_file_name(name: str) -> bool:
+    return name.lower().endswith((".yaml", ".yml"))

@@ -32,6 +32,8 @@ class Surroundings:
     checkpoints: Path | None = None
     device: str = "cpu"
     threads: int = 1
+    checkpoint_seconds: float = 5.0
+    """An epoch's end writes a checkpoint when waiting for the next would leave more than this unsaved."""
     keep: bool = False
     """Keep the final network (a dense state_dict and its masks) beside the checkpoints."""
 
@@ -63,8 +65,10 @@ class RunResult:
     """Some of its epochs ran under another fingerprint."""
     data_digest: str = ""
     notes: tuple[str, ...] = ()
+    resumed_at: int = 0
+    """Epoch at which the attempt that ended it began."""
     wall_s: float = 0.0
-    """Seconds of the attempt that ended it."""
+    """Seconds of work, earlier attempts counted up to their last checkpoint."""
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,14 +134,18 @@ def execute(
         record=outbox,
         save_to=surroundings.resume_path(spec.name),
         should_stop=should_stop,
-        identity=spec.name,
+        identity=_identity(spec, data, network),
         fingerprint=here,
+        save_every_s=surroundings.checkpoint_seconds,
     )
-    trainer.resume()
+    found = trainer.resume()
+    resumed_at = trainer.epoch
     outbox.rows.extend(trainer.history)
     outcome = trainer.run()
     outbox.flush()
-    _settle(spec, surroundings, network, outcome.status)
+    final_path = surroundings.final_path(spec.name)
+    if final_path is not None and outcome.status != "stopped":
+        _keep(network, spec, final_path)
     return RunResult(
         status=outcome.status,
         final=outcome.final,
@@ -152,9 +160,18 @@ def execute(
         fingerprint=here,
         mixed=trainer.mixed,
         data_digest=data.digest,
-        notes=cache.dataset(spec.data.name).notes,
-        wall_s=time.perf_counter() - began,
+        notes=cache.dataset(spec.data.name).notes + ((_DAMAGED,) if found == "damaged" else ()),
+        resumed_at=resumed_at,
+        wall_s=trainer.seconds + time.perf_counter() - began,
     )
+
+
+_DAMAGED = "a damaged checkpoint was set aside (.bad) and the run started afresh"
+
+
+def _identity(spec: RunSpec, data: Prepared, network: Network) -> str:
+    """What a checkpoint belongs to: the run, on these very data, in this execution."""
+    return f"{spec.name} {data.digest} {sorted(network.execution.items())}"
 
 
 def _probes(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
@@ -175,17 +192,10 @@ def _probes(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
     return (flow,)
 
 
-def _settle(spec: RunSpec, surroundings: Surroundings, network: Network, status: str) -> None:
-    """A finished run needs no resume file; its final network is kept where that was asked for."""
-    if status == "stopped":
-        return
-    final, resume = surroundings.final_path(spec.name), surroundings.resume_path(spec.name)
-    if final is not None:
-        state = {name: t.detach().cpu() for name, t in network.model.state_dict().items()}
-        masks = {name: mask.cpu() for name, mask in network.masks.items()}
-        checkpoint.save(final, {"spec": spec.changes(), "state_dict": state, "masks": masks})
-    if resume is not None:
-        resume.unlink(missing_ok=True)
+def _keep(network: Network, spec: RunSpec, path: Path) -> None:
+    state = {name: t.detach().cpu() for name, t in network.model.state_dict().items()}
+    masks = {name: mask.cpu() for name, mask in network.masks.items()}
+    checkpoint.save(path, {"spec": spec.changes(), "state_dict": state, "masks": masks})
 
 
 class _Outbox:

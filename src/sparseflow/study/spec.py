@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sparseflow.core import BadValue, Catalog, UnknownName, check_fraction
 from sparseflow.data import datasets
@@ -22,14 +22,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _in(catalog: Catalog[Any], name: str, *also: str) -> str:
+def _in(catalog: Catalog[Any], name: str, also: str = "") -> str:
     if name not in catalog:
-        raise ValueError(str(UnknownName(catalog.kind, name, [*catalog.names, *also])))
+        raise ValueError(str(UnknownName(catalog.kind, name, catalog.names, also=also)))
     return name
 
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0.0)]
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
+
+
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
+Positive = Annotated[Whole, Field(ge=1)]
+NonNegative = Annotated[Number, Field(ge=0.0)]
+Fraction = Annotated[Number, Field(ge=0.0, lt=1.0)]
+Share = Annotated[Number, Field(gt=0.0, lt=1.0)]
 
 
 class DataSpec(Section):
@@ -39,7 +49,7 @@ class DataSpec(Section):
     """A data set of the catalog, or the path of an .npz file."""
     train_limit: Positive | None = None
     """Train on this many examples, stratified and the same for every seed."""
-    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    val_fraction: Fraction = 0.0
     """Part of the training examples held out to choose by (seeded, stratified)."""
     augment: bool = False
     """Random crop with padding 4 and, where a mirrored image keeps its class, horizontal flip."""
@@ -47,7 +57,7 @@ class DataSpec(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return name if name.endswith(".npz") else _in(datasets, name, "a path ending in .npz")
+        return name if name.endswith(".npz") else _in(datasets, name, "or a path ending in .npz")
 
 
 class ModelSpec(Section):
@@ -62,7 +72,7 @@ class ModelSpec(Section):
     norm: Literal["none", "batch", "layer"] = "none"
     norm_affine: bool = True
     skip: bool = False
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    dropout: Fraction = 0.0
 
     @field_validator("name")
     @classmethod
@@ -78,8 +88,6 @@ class ModelSpec(Section):
     def _coherent(self) -> ModelSpec:
         if self.skip and self.depth < 3:
             raise ValueError(f"skip connections span two hidden layers and need depth >= 3, got {self.depth}")
-        if not self.norm_affine and self.norm == "none":
-            raise ValueError("norm_affine = false needs a norm; set norm to batch or layer")
         return self
 
 
@@ -89,7 +97,7 @@ class MaskSpec(Section):
     twin_width: Positive | None = None
     """Match the dense network of this width, layer by layer."""
     matching: str = "active-weights"
-    density: float | None = None
+    density: Annotated[float, BeforeValidator(_no_truth_value)] | None = None
     """Or: this density in every layer."""
     execution: Literal["auto", "masked", "compact"] = "auto"
 
@@ -135,10 +143,10 @@ class ScheduleSpec(Section):
     """The learning rate over training."""
 
     name: str = "constant"
-    milestones: tuple[float, ...] | None = None
+    milestones: tuple[Annotated[Number, Field(gt=0.0)], ...] | None = None
     """Epochs after which `step` multiplies by gamma."""
-    gamma: float | None = None
-    final: float | None = None
+    gamma: Annotated[Number, Field(gt=0.0, le=1.0)] | None = None
+    final: Annotated[Number, Field(ge=0.0, le=1.0)] | None = None
     """What part of the rate `cosine` ends at."""
     warmup_epochs: NonNegative = 0.0
 
@@ -167,18 +175,18 @@ class OptimizerSpec(Section):
     """The optimiser and its penalty."""
 
     name: str = "momentum"
-    lr: Annotated[float, Field(gt=0.0)] = 0.001
+    lr: Annotated[Number, Field(gt=0.0)] = 0.001
     weight_decay: NonNegative = 0.0
     """Coupled (an L2 penalty) for all but adamw, decoupled there."""
     decay_others: bool = True
     """Whether biases and the parameters of normalisation and activations decay too."""
     l1: NonNegative = 0.0
     """L1 penalty on the active weights."""
-    momentum: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    smoothing: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    eps: Annotated[float, Field(gt=0.0)] | None = None
+    momentum: Share | None = None
+    smoothing: Share | None = None
+    beta1: Fraction | None = None
+    beta2: Fraction | None = None
+    eps: Annotated[Number, Field(gt=0.0)] | None = None
     implementation: Literal["auto", "plain", "foreach", "fused"] = "auto"
     schedule: ScheduleSpec = ScheduleSpec()
 
@@ -210,19 +218,19 @@ class TrainSpec(Section):
     """How long and in which batches."""
 
     epochs: Positive = 50
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[Whole, Field(ge=2)] = 128
     dtype: Literal["float32", "float64"] = "float32"
-    eval_every: Annotated[int, Field(ge=0)] = 1
+    eval_every: Annotated[Whole, Field(ge=0)] = 1
     """Evaluate after every so many epochs (0: only at the measuring points and at the end)."""
 
 
 class MeasureSpec(Section):
     """What is measured along the training."""
 
-    points: Annotated[int, Field(ge=0)] = 11
+    points: Annotated[Whole, Field(ge=0)] = 11
     """The end of the first epoch and of each (points - 1)-th part of the training."""
     gradient_flow: bool = True
-    probe_size: Positive = 1024
+    probe_size: Annotated[Whole, Field(ge=2)] = 1024
     average: Literal["gradient", "norms"] = "gradient"
     batch_norm: Literal["train", "eval"] = "train"
     others: bool = False
@@ -239,14 +247,17 @@ class RunSpec(Section):
     optimizer: OptimizerSpec = OptimizerSpec()
     train: TrainSpec = TrainSpec()
     measure: MeasureSpec = MeasureSpec()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _coherent(self) -> RunSpec:
-        self._check_mask()
+        self._check_together()
         return self
 
-    def _check_mask(self) -> None:
+    def _check_together(self) -> None:
+        """What fields of several sections must agree on."""
+        if not self.model.norm_affine and self.model.norm == "none":
+            raise ValueError("model.norm_affine = false needs a norm; set model.norm to batch or layer")
         if self.init.fans == "twin" and self.mask.twin_width is None:
             raise ValueError("init.fans = 'twin' needs mask.twin_width")
         if self.mask.twin_width is None and self.mask.matching != "active-weights":

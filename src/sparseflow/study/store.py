@@ -76,8 +76,7 @@ class Store:
         try:
             self._open(create)
         except sa.exc.SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise BadStore(f"{text}: cannot use the results store: {reason}") from None
+            raise BadStore(f"{text}: cannot use the results store: {_reason(error)}") from None
 
     def _open(self, create: bool) -> None:
         if create:
@@ -108,8 +107,9 @@ class Store:
             return [(name, kind, json.loads(text)) for name, kind, text in db.execute(query)]
 
     def start_run(self, spec: RunSpec) -> None:
+        """Enter a run in flight; what an earlier attempt that failed or stopped left is cleared."""
         row = {"name": spec.name, "spec": json.dumps(spec.changes()), "status": "running", "started": now()}
-        self._upsert(_runs, [row])
+        self._upsert(_runs, [row | {"result": None, "finished": None}])
 
     def put_result(self, spec: RunSpec, result: RunResult) -> None:
         row = {
@@ -182,8 +182,15 @@ class Store:
         insert = self._insert(table)
         keys = [c.name for c in table.primary_key]
         changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-        with self._engine.begin() as db:
-            db.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+        try:
+            with self._engine.begin() as db:
+                db.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+        except sa.exc.SQLAlchemyError as error:
+            raise BadStore(f"{self.label}: cannot write to the results store: {_reason(error)}") from None
+
+
+def _reason(error: sa.exc.SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def _write_ahead(connection: Any, record: Any) -> None:

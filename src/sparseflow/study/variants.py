@@ -8,16 +8,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sparseflow.core import BadValue, Catalog
-from sparseflow.study.spec import Section
+from sparseflow.study.spec import Number, Section, Share
 
 
 class Strengths(Section):
     """How strong the variants' penalties are."""
 
-    l2: Annotated[float, Field(gt=0.0)] = 1e-4
+    l2: Annotated[Number, Field(gt=0.0)] = 1e-4
     """001 sec. 3.3.2; decoupled for AdamW."""
-    l1: Annotated[float, Field(gt=0.0)] = 1e-5
-    dropout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    l1: Annotated[Number, Field(gt=0.0)] = 1e-5
+    dropout: Share = 0.2
 
 
 Change = dict[str, dict[str, Any]]

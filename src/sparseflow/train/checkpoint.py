@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from sparseflow.core import join
 
 
 def raw_state(model: nn.Module) -> dict[str, Tensor]:
@@ -16,7 +20,7 @@ def raw_state(model: nn.Module) -> dict[str, Tensor]:
     for prefix, module in model.named_modules():
         for name, buffer in module.named_buffers(recurse=False):
             if name not in module._non_persistent_buffers_set:
-                state[f"{prefix}.{name}" if prefix else name] = buffer
+                state[join(prefix, name)] = buffer
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
@@ -42,11 +46,17 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any] | None:
-    """The content of a checkpoint, or None where there is none or it cannot be read (the run then starts afresh)."""
-    if not path.exists():
-        return None
+    """The content of a checkpoint, or None where it cannot be read."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+        with warnings.catch_warnings():  # torch muses about pickle protocols of files that are none of its own
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
         return None
-    return content
+    return content if isinstance(content, dict) else None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed while writing left behind; for the folder's only user."""
+    for aside in folder.glob("*.tmp"):
+        aside.unlink(missing_ok=True)

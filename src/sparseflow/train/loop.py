@@ -32,8 +32,8 @@ from sparseflow.train.points import measuring_steps
 from sparseflow.train.schedules import Schedule
 from sparseflow.train.sparse import Sparse
 
-CHECKPOINT_SECONDS = 5.0
-"""A checkpoint is written at the end of an epoch when the last one is older than this."""
+_FORMAT = 1
+"""Of checkpoints; one of another format is ignored."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Trainer:
         record: receives every measured value as it appears.
         save_to: checkpoint file; None keeps none. `resume` goes on from one of the same `identity`.
         should_stop: asked at the end of each epoch.
+        save_every_s: an epoch's end writes a checkpoint when waiting for the next would leave more than this unsaved.
         identity: what the checkpoint belongs to; another run's checkpoint is ignored.
         fingerprint: what the bits depend on; `mixed` says whether a resumed part ran under another one.
     """
@@ -96,6 +97,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         identity: str = "",
         fingerprint: str = "",
+        save_every_s: float = 5.0,
     ) -> None:
         self.model, self.optimizer, self.data, self.plan = model, optimizer, data, plan
         self.sparse = Sparse(model, masks, optimizer)
@@ -103,6 +105,9 @@ class Trainer:
         self.save_to, self.identity, self.fingerprint = save_to, identity, fingerprint
         self.step = self.epoch = self.examples = 0
         self.mixed = False
+        self.save_every_s = save_every_s
+        self.seconds = 0.0
+        """Seconds of work before this attempt began."""
         self.final: dict[str, float] = {}
         self.history: list[tuple[int, float, str, str, float]] = []
         """Everything recorded so far: (step, epoch, metric, layer, value)."""
@@ -111,7 +116,7 @@ class Trainer:
         self._schedule = plan.schedule(total, self._batches_per_epoch) if plan.schedule else None
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         self._points = frozenset(measuring_steps(plan.epochs, self._batches_per_epoch, plan.points))
-        self._saved_at = time.monotonic()
+        self._began_at = self._saved_at = time.monotonic()
         self._weights = list(weight_values(model).values())
 
     @property
@@ -120,15 +125,17 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Train to the end; call `resume` before to go on from a checkpoint."""
-        self._saved_at = time.monotonic()
+        self._began_at = self._saved_at = time.monotonic()
         while self.epoch < self.plan.epochs:
+            epoch_began = time.monotonic()
             if not self._run_epoch():
                 return self._outcome("diverged")
             self.epoch += 1
             if self.epoch < self.plan.epochs and self.should_stop():
                 self._save()
                 return self._outcome("stopped")
-            if time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
+            now = time.monotonic()
+            if (now - self._saved_at) + (now - epoch_began) > self.save_every_s:
                 self._save()
         finite = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
         return self._outcome("finished" if finite else "diverged")
@@ -207,8 +214,9 @@ class Trainer:
         self.final |= whole
         best = self.final.get("best_val_accuracy", float("-inf"))
         if whole.get("val_accuracy", float("-inf")) > best:
-            # Chosen on the validation split; the test values of that epoch stand beside it.
-            self.final |= {f"best_{name}": value for name, value in whole.items()} | {"best_epoch": at.epoch}
+            # Chosen on the validation split; the test values of that moment stand beside it.
+            evaluated = {name: value for name, value in whole.items() if name.startswith(("test_", "val_"))}
+            self.final |= {f"best_{name}": value for name, value in evaluated.items()} | {"best_epoch": at.epoch}
         if self.record is not None:
             self.record(at, values)
 
@@ -219,7 +227,9 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs."""
         return {
+            "format": _FORMAT,
             "identity": self.identity,
+            "seconds": self.seconds + time.monotonic() - self._began_at,
             "step": self.step,
             "epoch": self.epoch,
             "examples": self.examples,
@@ -236,15 +246,21 @@ class Trainer:
             checkpoint.save(self.save_to, self.state())
         self._saved_at = time.monotonic()
 
-    def resume(self) -> bool:
-        """Go on from the checkpoint of the same identity, if there is one; says whether."""
-        content = checkpoint.load(self.save_to, self.data.device) if self.save_to is not None else None
-        if content is None or content["identity"] != self.identity:
-            return False
+    def resume(self) -> str:
+        """Go on from the checkpoint of the same identity; "resumed", "absent", or "damaged": set aside as .bad."""
+        if self.save_to is None or not self.save_to.exists():
+            return "absent"
+        content = checkpoint.load(self.save_to, self.data.device)
+        if content is None:
+            self.save_to.replace(self.save_to.with_suffix(".bad"))
+            return "damaged"
+        if content.get("format") != _FORMAT or content["identity"] != self.identity:
+            return "absent"
         checkpoint.load_raw_state(self.model, content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.epoch, self.examples = content["step"], content["epoch"], content["examples"]
         self.mixed = content["mixed"] or content["fingerprint"] != self.fingerprint
         self.history = [tuple(row) for row in content["history"]]
         self.final = dict(content["final"])
-        return True
+        self.seconds = content["seconds"]
+        return "resumed"

@@ -26,7 +26,7 @@ def sgd(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Opti
 @optimizers.add(
     "momentum",
     cite="Polyak 1964; Sutskever et al. 2013",
-    label="Mom (0.9)",
+    label="Mom",
     options={"momentum": "momentum"},
     fused=True,
 )

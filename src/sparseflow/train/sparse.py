@@ -56,7 +56,8 @@ class Sparse:
             self.masks[name] = mask.to(weight.device)
             off = ~self.masks[name]
             self._kept.append((weight, off))
-            self._handles.append(weight.register_post_accumulate_grad_hook(_mask_gradient(off)))
+            if weight.requires_grad:  # a frozen weight has no gradient to mask
+                self._handles.append(weight.register_post_accumulate_grad_hook(_mask_gradient(off)))
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
         self.enforce()
 
