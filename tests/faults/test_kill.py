@@ -65,7 +65,9 @@ def test_killed_three_times_equals_unbroken(jobs, tmp_path):
     broken = tmp_path / "broken"
     for _ in range(3):
         process = subprocess.Popen(command(broken, jobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(3.0, 8.0))
+        while not list(broken.glob("checkpoints/*.resume.pt")) and process.poll() is None:
+            time.sleep(0.1)  # starting takes seconds, in which there is nothing to lose
+        time.sleep(draw.uniform(0.0, 3.0))
         children = workers_of(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
