@@ -65,11 +65,6 @@ def stand_ins(model: nn.Module) -> dict[str, StandsForWeight]:
     return found
 
 
-def dense_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weight name -> parameter, for every weight that is held as a parameter of two or more dimensions."""
-    return {name: p for name, p in model.named_parameters() if p.dim() >= 2}
-
-
 def weight_shapes(model: nn.Module) -> dict[str, torch.Size]:
     """Weight name -> dense shape for every weight layer, in the order in which the model registers its modules."""
     shapes: dict[str, torch.Size] = {}

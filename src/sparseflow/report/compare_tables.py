@@ -198,38 +198,18 @@ def kendall_table(rows: Sequence[TauRow], kind: str) -> Table:
 
 def parameter_table(results: Sequence[CellResult], known: Mapping[str, Mapping[str, Any]]) -> Table:
     """Active weights of the pairs, and the parameters that are not weights, which may differ."""
-    rows: list[list[Value | str]] = []
-    at: dict[tuple[object, ...], int] = {}
+    rows: dict[tuple[int, int, int, int], list[Value | str]] = {}
+    variants: dict[tuple[int, int, int, int], dict[str, None]] = {}
     for r in results:
         for pair in r.pairs:
             sparse, dense = known.get(pair.sparse.run), known.get(pair.dense.run)
             if not sparse or not dense or not sparse["active"] or not dense["active"]:
                 continue
             key = (pair.dense_width, sum(sparse["active"].values()), sparse["others"], dense["others"])
-            variant = f"{r.cell.variant} {r.cell.activation}"
-            if key in at:
-                known_row = rows[at[key]]
-                if variant not in str(known_row[1]).split(", "):
-                    known_row[1] = f"{known_row[1]}, {variant}"
-                continue
-            at[key] = len(rows)
-            layers = " + ".join(f"{n:,}" for n in sparse["active"].values())
-            same = sparse["active"] == dense["active"]
-            compact = sum(how == "compact" for how in sparse["execution"].values())
-            rows.append(
-                [
-                    str(pair.dense_width),
-                    variant,
-                    layers,
-                    f"{key[1]:,}",
-                    "equal" if same else Value("NOT equal", strong=True),
-                    f"{key[2]:,}",
-                    f"{key[3]:,}",
-                    f"{compact} of {len(sparse['execution'])}",
-                    f"{sparse['inference_flops']:,}",
-                    f"{dense['inference_flops']:,}",
-                ]
-            )
+            variants.setdefault(key, {})[f"{r.cell.variant} {r.cell.activation}"] = None
+            if key not in rows:
+                rows[key] = _parameters(sparse, dense)
+    body = [[str(key[0]), ", ".join(variants[key]), *rows[key]] for key in sorted(rows, key=lambda key: key[0])]
     header = [
         "dense width", "variants", "active weights per layer", "total", "per layer, sparse and dense",
         "other parameters, sparse", "dense", "compact layers", "FLOPs per example, sparse", "dense",
@@ -238,8 +218,22 @@ def parameter_table(results: Sequence[CellResult], known: Mapping[str, Mapping[s
         "Active weights are equal layer by layer by construction. Other parameters (normalisation, activations) are "
         "not weights and may differ between the members; they are counted here."
     )
-    rows.sort(key=lambda row: int(str(row[0])))
-    return Table("What was compared", caption, header, rows)
+    return Table("What was compared", caption, header, body)
+
+
+def _parameters(sparse: Mapping[str, Any], dense: Mapping[str, Any]) -> list[Value | str]:
+    """What the two members of a pair have: weights layer by layer, the rest, and their work."""
+    layers, execution = sparse["active"], sparse["execution"]
+    return [
+        " + ".join(f"{n:,}" for n in layers.values()),
+        f"{sum(layers.values()):,}",
+        "equal" if layers == dense["active"] else Value("NOT equal", strong=True),
+        f"{sparse['others']:,}",
+        f"{dense['others']:,}",
+        f"{sum(how == 'compact' for how in execution.values())} of {len(execution)}",
+        f"{sparse['inference_flops']:,}",
+        f"{dense['inference_flops']:,}",
+    ]
 
 
 def run_rows(
