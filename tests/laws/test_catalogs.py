@@ -265,7 +265,7 @@ def test_a_masked_network_moves_as_if_the_masked_weights_did_not_exist(make):
         for name, values in weight_values(small).items():
             g = torch.randn(SHAPES[name], generator=generator)
             masked.get_parameter(name).grad = g
-            values.grad = g[MASKS[name]]
+            values.grad = g.t()[MASKS[name].t()]  # by input, then by output
         bias = torch.randn(7, generator=generator)
         masked.get_parameter("0.bias").grad, small.get_parameter("0.bias").grad = bias, bias.clone()
         first.step()

@@ -67,7 +67,7 @@ def synchronise(small: Trainer, masked: Trainer) -> None:
     ours = weight_values(small.model) | other_parameters(small.model)
     for name, (parameter, mask) in pairs.items():
         small.optimizer.state[ours[name]] = {
-            key: value[mask].clone() if mask is not None and value.shape == mask.shape else value.clone()
+            key: value.t()[mask.t()].clone() if mask is not None and value.shape == mask.shape else value.clone()
             for key, value in masked.optimizer.state[parameter].items()
             if value is not None
         }
@@ -105,7 +105,7 @@ def compare_step(masked: Trainer, small: Trainer, tolerance: float) -> None:
     for name, values in weight_values(small.model).items():
         mask = masked.sparse.masks[name]
         dense = masked.model.get_parameter(name)
-        assert_near(values.grad, dense.grad[mask], tolerance, f"gradient of {name}")
+        assert_near(values.grad, dense.grad.t()[mask.t()], tolerance, f"gradient of {name}")
         assert not dense.grad[~mask].any()
         assert not state[name][~mask].any()
         assert not ours[name][~mask].any()

@@ -14,7 +14,11 @@ from torch.nn.utils import parametrizations, parametrize
 
 from sparseflow.autodiff import weight_gradients
 from sparseflow.core import BadValue, stand_ins, weight_shapes
-from sparseflow.sparse import CompactLinear, Structure, compact, expand, mm, mtm, sd
+from sparseflow.sparse import CompactLinear, Structure, compact, expand, native
+from sparseflow.sparse.csr import CsrKernel
+from sparseflow.sparse.kernel import register
+from sparseflow.sparse.native_linear import NativeLinear
+from sparseflow.sparse.products import both, mm, mtm, sd
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -64,39 +68,71 @@ smaller = pytest.mark.parametrize("mask", [m for m in PATTERNS.values() if 0 < m
 
 
 def dense_of(values: Tensor, mask: Tensor) -> Tensor:
-    """W by definition: the active values in the mask's row-major order, zeros elsewhere."""
-    return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
+    """W by definition: values by input, then by output; zeros elsewhere."""
+    return torch.zeros(mask.t().shape, dtype=values.dtype).masked_scatter(mask.t(), values).t()
 
 
-def problem(
-    mask: Tensor, batch: int, dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """values, x, g and the structure of a mask."""
+def picked(dense: Tensor, mask: Tensor) -> Tensor:
+    """The entries of a dense (out, in) tensor in the order of the values."""
+    return dense.t()[mask.t()]
+
+
+KERNELS = {"csr": CsrKernel} | ({"native": NativeLinear} if native.available() else {})
+every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+
+
+class Products:
+    """The four products of one mask by one kernel."""
+
+    def __init__(self, mask: Tensor, kernel: type[CsrKernel] | type[NativeLinear]) -> None:
+        self.out, self.into = mask.shape
+        self.kernel = kernel(Structure.of(mask))
+        self.handle = register(self.kernel)
+
+    def mm(self, values, x, bias=None):
+        return mm(values, x, bias, self.handle, (self.out, x.shape[1]))
+
+    def mtm(self, values, g):
+        return mtm(values, g, self.handle, (self.into, g.shape[1]))
+
+    def sd(self, g, x, active):
+        return sd(g, x, self.handle, active)
+
+    def both(self, values, x, g):
+        return both(values, x, g, self.handle)
+
+
+def problem(mask: Tensor, batch: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """values, x and g."""
     out, into = mask.shape
     values = randn(int(mask.sum()), seed=1, dtype=dtype)
-    return (
-        values,
-        randn(into, batch, seed=2, dtype=dtype),
-        randn(out, batch, seed=3, dtype=dtype),
-        [*Structure.of(mask).tensors()],
-    )
+    return values, randn(into, batch, seed=2, dtype=dtype), randn(out, batch, seed=3, dtype=dtype)
 
 
+def check(p: Products, mask: Tensor, values: Tensor, x: Tensor, g: Tensor, bias: Tensor | None = None) -> None:
+    W = dense_of(values, mask)
+    torch.testing.assert_close(p.mm(values, x), W @ x)
+    if bias is not None:
+        torch.testing.assert_close(p.mm(values, x, bias), W @ x + bias[:, None])
+    torch.testing.assert_close(p.mtm(values, g), W.t() @ g)
+    torch.testing.assert_close(p.sd(g, x, values.numel()), picked(g @ x.t(), mask))
+    dx, dvalues = p.both(values, x, g)
+    torch.testing.assert_close(dx, W.t() @ g)
+    torch.testing.assert_close(dvalues, picked(g @ x.t(), mask))
+
+
+@every_kernel
 @every_pattern
 @pytest.mark.parametrize("batch", [1, 2, 9])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_products_are_the_dense_ones(mask, batch, dtype):
-    values, x, g, structure = problem(mask, batch, dtype)
-    W = dense_of(values, mask)
-    torch.testing.assert_close(mm(values, x, *structure), W @ x)
-    torch.testing.assert_close(mtm(values, g, *structure), W.t() @ g)
-    torch.testing.assert_close(sd(g, x, *structure), (g @ x.t())[mask])
+def test_products_are_the_dense_ones(mask, batch, dtype, kernel):
+    check(Products(mask, kernel), mask, *problem(mask, batch, dtype), bias=randn(mask.shape[0], seed=4, dtype=dtype))
 
 
+@every_kernel
 @every_pattern
-def test_products_take_any_layout(mask):
-    values, x, g, structure = problem(mask, 6)
-    W = dense_of(values, mask)
+def test_products_take_any_layout(mask, kernel):
+    values, x, g = problem(mask, 6)
     for layout in (
         lambda t: t.t().contiguous().t(),
         lambda t: torch.stack([t, -t], dim=2)[:, :, 0],
@@ -105,40 +141,70 @@ def test_products_take_any_layout(mask):
         lambda t: t[:, :1].expand(-1, t.shape[1]),
         lambda t: t.new_ones(()).expand(t.shape),
     ):
-        u, h = layout(x.t()).t(), layout(g.t()).t()
-        torch.testing.assert_close(mm(values, u, *structure), W @ u)
-        torch.testing.assert_close(mtm(values, h, *structure), W.t() @ h)
-        torch.testing.assert_close(sd(h, u, *structure), (h @ u.t())[mask])
+        check(Products(mask, kernel), mask, values, layout(x.t()).t(), layout(g.t()).t())
 
 
-def test_products_keep_and_do_not_alias_their_inputs():
+@every_kernel
+def test_products_keep_and_do_not_alias_their_inputs(kernel):
     mask = PATTERNS["full"]
-    values, x, g, structure = problem(mask, 3)
-    before = [t.clone() for t in (values, x, g, *structure)]
-    for result in (mm(values, x, *structure), mtm(values, g, *structure), sd(g, x, *structure)):
+    values, x, g = inputs = problem(mask, 3)
+    before = [t.clone() for t in inputs]
+    p = Products(mask, kernel)
+    for result in (p.mm(values, x), p.mtm(values, g), p.sd(g, x, values.numel()), *p.both(values, x, g)):
         result.fill_(7.0)
-    assert all(torch.equal(a, b) for a, b in zip((values, x, g, *structure), before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
 
 
+@every_kernel
 @smaller
-@pytest.mark.parametrize("op", [mm, mtm, sd], ids=["mm", "mtm", "sd"])
-def test_first_and_second_derivatives(op, mask):
-    values, x, g, structure = problem(mask, 3)
-    a, b = {mm: (values, x), mtm: (values, g), sd: (g, x)}[op]
-    inputs = (a.requires_grad_(), b.requires_grad_())
-    assert torch.autograd.gradcheck(lambda a, b: op(a, b, *structure), inputs)
-    assert torch.autograd.gradgradcheck(lambda a, b: op(a, b, *structure), inputs)
-    # Where only one argument asks for a gradient.
-    assert torch.autograd.gradcheck(lambda b: op(a.detach(), b, *structure), inputs[1:])
-    assert torch.autograd.gradcheck(lambda a: op(a, b.detach(), *structure), inputs[:1])
+@pytest.mark.parametrize("op", ["mm", "mtm", "sd", "both"])
+def test_first_and_second_derivatives(op, mask, kernel):
+    values, x, g = problem(mask, 3)
+    p = Products(mask, kernel)
+    call, inputs = {
+        "mm": (p.mm, (values, x, randn(mask.shape[0], seed=4))),
+        "mtm": (p.mtm, (values, g)),
+        "sd": (lambda g, x: p.sd(g, x, values.numel()), (g, x)),
+        "both": (p.both, (values, x, g)),
+    }[op]
+    every = tuple(t.clone().requires_grad_() for t in inputs)
+    assert torch.autograd.gradcheck(call, every)
+    assert torch.autograd.gradgradcheck(call, every)
+    for k in range(len(inputs)):  # where only one argument asks for a gradient
+        alone = tuple(t.requires_grad_() if i == k else t for i, t in enumerate(t.clone() for t in inputs))
+        assert torch.autograd.gradcheck(call, alone)
 
 
 @pytest.mark.parametrize("mask", [PATTERNS["empty rows and columns"], PATTERNS["one weight"]])
 def test_products_are_well_formed_custom_operators(mask):
-    values, x, g, structure = problem(mask, 3)
-    for op, a, b in ((mm, values, x), (mtm, values, g), (sd, g, x)):
-        torch.library.opcheck(op, (a.clone().requires_grad_(), b.clone().requires_grad_(), *structure))
-        torch.library.opcheck(op, (a, b, *structure))
+    values, x, g = problem(mask, 3)
+    p = Products(mask, next(iter(KERNELS.values())))
+    ops = torch.ops.sparseflow
+    for op, tensors, rest in (
+        (ops.mm, (values, x, randn(mask.shape[0], seed=4)), (p.handle, (p.out, 3))),
+        (ops.mtm, (values, g), (p.handle, (p.into, 3))),
+        (ops.sd, (g, x), (p.handle, values.numel())),
+        (ops.both, (values, x, g), (p.handle,)),
+    ):
+        torch.library.opcheck(op, (*(t.clone().requires_grad_() for t in tensors), *rest))
+        torch.library.opcheck(op, (*tensors, *rest))
+
+
+def test_a_structure_that_changed_after_the_forward_pass_is_noticed():
+    mask = PATTERNS["random 8x5 at 0.3"]
+    values, x, _ = problem(mask, 3)
+    p = Products(mask, next(iter(KERNELS.values())))
+    y = p.mm(values.requires_grad_(), x)
+    p.handle.copy_(register(p.kernel))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_a_graph_outlives_its_layer():
+    x = randn(4, 5).requires_grad_()
+    y = pair(PATTERNS["random 8x5 at 0.3"])[1](x)
+    y.sum().backward()
+    assert x.grad is not None
 
 
 # The layer -----------------------------------------------------------------------------------------------------------
@@ -171,7 +237,7 @@ def test_layer_is_the_linear_layer(mask, shape, bias):
     (y * weights).sum().backward()
     (expected * weights).sum().backward()
     torch.testing.assert_close(x.grad, z.grad)
-    torch.testing.assert_close(layer.values.grad, dense.weight.grad[mask])
+    torch.testing.assert_close(layer.values.grad, picked(dense.weight.grad, mask))
     if bias:
         torch.testing.assert_close(layer.bias.grad, dense.bias.grad)
 
@@ -189,7 +255,7 @@ def test_layer_takes_expanded_gradients_and_strided_inputs(mask):
         for module in (dense, layer):
             module.zero_grad()
             loss(module(x)).backward()
-        torch.testing.assert_close(layer.values.grad, dense.weight.grad[mask])
+        torch.testing.assert_close(layer.values.grad, picked(dense.weight.grad, mask))
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
@@ -218,9 +284,11 @@ def test_layer_tells_its_mask_and_weight(mask):
     assert torch.equal(layer.dense_weight(), dense.weight)
     assert not layer.dense_weight().requires_grad
     assert layer.values.shape == (mask.sum(),)
-    assert torch.equal(layer.values, dense.weight[mask])
-    layer.set_active(torch.arange(1.0, mask.sum() + 1))
-    assert torch.equal(layer.dense_weight(), dense_of(torch.arange(1.0, mask.sum() + 1).double(), mask))
+    assert torch.equal(layer.values, picked(dense.weight, mask))
+    by_row = torch.arange(1.0, mask.sum() + 1)
+    layer.set_active(by_row)
+    assert torch.equal(layer.dense_weight()[mask], by_row.double())
+    assert torch.equal(layer.dense_weight() != 0, mask)
     with pytest.raises(BadValue, match="active"):
         layer.set_active(torch.zeros(int(mask.sum()) + 1))
 
@@ -258,25 +326,26 @@ def test_hessian_vector_product_of_a_compact_network():
 
     values = [layer.values for layer in stand_ins(small).values()]
     g = torch.autograd.grad(loss_on(small), values, create_graph=True)
-    slope = sum((a * d[m]).sum() for a, d, m in zip(g, directions.values(), masks.values(), strict=True))
+    slope = sum((a * picked(d, m)).sum() for a, d, m in zip(g, directions.values(), masks.values(), strict=True))
     found = torch.autograd.grad(slope, values)
     for h, reference, mask in zip(found, expected, masks.values(), strict=True):
         assert reference[mask].abs().max() > 1e-4
-        torch.testing.assert_close(h, reference[mask], rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(h, picked(reference, mask), rtol=1e-10, atol=1e-13)
 
 
 def test_hessian_of_a_compact_layer_is_the_dense_ones_rows_and_columns():
     mask = scattered((3, 4), 0.5, 8)
     x = randn(5, 4)
-    structure = Structure.of(mask).tensors()
+    p = Products(mask, next(iter(KERNELS.values())))
 
     def loss(y: Tensor) -> Tensor:
         return (y.tanh() ** 3).sum()
 
     values = randn(int(mask.sum()), seed=1)
-    found = torch.autograd.functional.hessian(lambda v: loss(mm(v, x.t(), *structure)), values)
+    found = torch.autograd.functional.hessian(lambda v: loss(p.mm(v, x.t())), values)
     whole = torch.autograd.functional.hessian(lambda W: loss(x @ W.t()), dense_of(values, mask))
-    torch.testing.assert_close(found, whole[mask][:, mask])
+    flat = Structure.of(mask).flat()
+    torch.testing.assert_close(found, whole.flatten(2).flatten(0, 1)[flat][:, flat])
 
 
 # torch.compile -------------------------------------------------------------------------------------------------------

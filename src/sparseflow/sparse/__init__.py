@@ -2,11 +2,12 @@
 
 from sparseflow.sparse.choose import Execution, choose
 from sparseflow.sparse.convert import Conversion, compact, expand
+from sparseflow.sparse.layer import CompactLayer
 from sparseflow.sparse.linear import CompactLinear
-from sparseflow.sparse.products import mm, mtm, sd
 from sparseflow.sparse.structure import Structure
 
 __all__ = [
+    "CompactLayer",
     "CompactLinear",
     "Conversion",
     "Execution",
@@ -14,7 +15,4 @@ __all__ = [
     "choose",
     "compact",
     "expand",
-    "mm",
-    "mtm",
-    "sd",
 ]

@@ -1,113 +1,167 @@
-"""The three products of a sparse weight, closed under differentiation.
+"""The products of a sparse weight, closed under differentiation.
 
-W is the (out, in) matrix that has `values` on its pattern and zeros elsewhere. Activations are feature-major, with the
-batch contiguous, which is how the kernels read them:
+W is the matrix (or convolution) that has `values` on its pattern and zeros elsewhere. Activations have the features
+first and the batch last, which is how the kernels read them:
 
-    mm(values, x)  = W x                      (in, batch)  -> (out, batch)   forward
-    mtm(values, g) = W^T g                    (out, batch) -> (in, batch)    gradient of the input
-    sd(g, x)       = (g x^T) on W's pattern   (out, batch), (in, batch) -> (active,)   gradient of the values
+    mm(values, x)      = W x (+ bias)             forward
+    mtm(values, g)     = W^T g                    gradient of the input
+    sd(g, x)           = (g x^T) on W's pattern   gradient of the values
+    both(values, x, g) = mtm and sd in one pass over the weight
 
-Each is linear in each argument, and their derivatives are the three products again:
+Each is linear in each argument, and their derivatives are these products again:
 
-    d mm  : dvalues = sd(g, x),  dx = mtm(values, g)
+    d mm  : dvalues, dx = both(values, x, g),     dbias = sum of g over the batch
     d mtm : dvalues = sd(g, u),  dg = mm(values, u)       (u: gradient of mtm's result)
     d sd  : dg = mm(u, x),       dx = mtm(u, g)           (u: gradient of sd's result, shaped like the values)
 
-so gradients of any order and Hessian-vector products are right. They are custom operators with fakes, hence opaque to
-`torch.compile` and traced around. The kernels are torch's own CSR products.
+so gradients of any order and Hessian-vector products are right. They are `torch.library` operators with fakes, opaque
+to `torch.compile`, which traces around them. Eager code takes a shorter way to the same kernels and the same
+derivatives: an operator's dispatch costs as much as a small layer.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_csr = torch.sparse_csr_tensor
+from sparseflow.sparse.kernel import find
+from sparseflow.sparse.layout import packed
 
-with warnings.catch_warnings():
-    # torch says once per process that its CSR tensors are in beta; these products rest on them knowingly.
-    warnings.simplefilter("ignore")
-    _csr([0, 0], [], [], (1, 1), check_invariants=False)
+Grads = tuple[Tensor | None, ...]
 
 
-def _matrix(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    return _csr(rows, cols, values, shape, check_invariants=False)
+def _mm(values: Tensor, x: Tensor, bias: Tensor | None, handle: Tensor, shape: Sequence[int]) -> Tensor:
+    """W x (+ bias), of the given shape."""
+    return find(handle).forward(values, packed(x), bias, tuple(shape))
 
 
-@torch.library.custom_op("sparseflow::mm", mutates_args=())
-def mm(
-    values: Tensor, x: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, cols_t: Tensor, order_t: Tensor
-) -> Tensor:
-    """W x: (in, batch) -> (out, batch)."""
-    y: Tensor = _matrix(rows, cols, values, (rows.numel() - 1, rows_t.numel() - 1)) @ x.contiguous()
-    return y
-
-
-@torch.library.custom_op("sparseflow::mtm", mutates_args=())
-def mtm(
-    values: Tensor, g: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, cols_t: Tensor, order_t: Tensor
-) -> Tensor:
-    """W^T g: (out, batch) -> (in, batch)."""
-    transposed = _matrix(rows_t, cols_t, values[order_t], (rows_t.numel() - 1, rows.numel() - 1))
-    h: Tensor = transposed @ g.contiguous()
+def _mtm(values: Tensor, g: Tensor, handle: Tensor, shape: Sequence[int]) -> Tensor:
+    """W^T g, of the given shape."""
+    h, _ = find(handle).backward(packed(g), tuple(shape), values, None)
+    assert h is not None
     return h
 
 
-@torch.library.custom_op("sparseflow::sd", mutates_args=())
-def sd(g: Tensor, x: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, cols_t: Tensor, order_t: Tensor) -> Tensor:
-    """(g x^T) on the pattern: (out, batch), (in, batch) -> (active,)."""
-    pattern = _matrix(rows, cols, g.new_zeros(cols.numel()), (rows.numel() - 1, rows_t.numel() - 1))
-    product: Tensor = torch.sparse.sampled_addmm(pattern, g.contiguous(), x.contiguous().t(), beta=0.0)
-    return product.values().clone()
+def _sd(g: Tensor, x: Tensor, handle: Tensor, active: int) -> Tensor:
+    """(g x^T) on the pattern: (active,)."""
+    x = packed(x)
+    _, dvalues = find(handle).backward(packed(g), tuple(x.shape), None, x)
+    assert dvalues is not None
+    return dvalues
 
 
-@mm.register_fake
-def _(values: Tensor, x: Tensor, rows: Tensor, *rest: Tensor) -> Tensor:
-    return x.new_empty(rows.shape[0] - 1, x.shape[1])
+def _both(values: Tensor, x: Tensor, g: Tensor, handle: Tensor) -> tuple[Tensor, Tensor]:
+    """(W^T g, (g x^T) on the pattern)."""
+    x = packed(x)
+    dx, dvalues = find(handle).backward(packed(g), tuple(x.shape), values, x)
+    assert dx is not None
+    assert dvalues is not None
+    return dx, dvalues
 
 
-@mtm.register_fake
-def _(values: Tensor, g: Tensor, rows: Tensor, cols: Tensor, rows_t: Tensor, *rest: Tensor) -> Tensor:
-    return g.new_empty(rows_t.shape[0] - 1, g.shape[1])
+def _fake_mm(values: Tensor, x: Tensor, bias: Tensor | None, handle: Tensor, shape: Sequence[int]) -> Tensor:
+    return x.new_empty(tuple(shape))
 
 
-@sd.register_fake
-def _(g: Tensor, x: Tensor, rows: Tensor, cols: Tensor, *rest: Tensor) -> Tensor:
-    return g.new_empty(cols.shape[0])
+def _fake_mtm(values: Tensor, g: Tensor, handle: Tensor, shape: Sequence[int]) -> Tensor:
+    return g.new_empty(tuple(shape))
 
 
-_NO_STRUCTURE_GRADIENT = (None,) * 5
+def _fake_sd(g: Tensor, x: Tensor, handle: Tensor, active: int) -> Tensor:
+    return g.new_empty(active)
+
+
+def _fake_both(values: Tensor, x: Tensor, g: Tensor, handle: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), values.new_empty(values.shape)
+
+
+def _keep_mm(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    values, x, _, handle, _ = inputs
+    ctx.save_for_backward(values, x, handle)
+
+
+def _mm_backward(ctx: Any, g: Tensor) -> Grads:
+    values, x, handle = ctx.saved_tensors
+    want_values, want_x, want_bias = ctx.needs_input_grad[:3]
+    dvalues = dx = None
+    if want_values and want_x:
+        dx, dvalues = both(values, x, g, handle)
+    elif want_x:
+        dx = mtm(values, g, handle, x.shape)
+    elif want_values:
+        dvalues = sd(g, x, handle, values.numel())
+    return dvalues, dx, g.flatten(1).sum(1) if want_bias else None, None, None
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
 
 
-def _mm_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    values, x, *structure = ctx.saved_tensors
-    g = g.contiguous()  # once for both products
-    dvalues = sd(g, x, *structure) if ctx.needs_input_grad[0] else None
-    dx = mtm(values, g, *structure) if ctx.needs_input_grad[1] else None
-    return dvalues, dx, *_NO_STRUCTURE_GRADIENT
+def _mtm_backward(ctx: Any, u: Tensor) -> Grads:
+    values, g, handle = ctx.saved_tensors
+    dvalues = sd(g, u, handle, values.numel()) if ctx.needs_input_grad[0] else None
+    dg = mm(values, u, None, handle, g.shape) if ctx.needs_input_grad[1] else None
+    return dvalues, dg, None, None
 
 
-def _mtm_backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
-    values, g, *structure = ctx.saved_tensors
-    dvalues = sd(g, u, *structure) if ctx.needs_input_grad[0] else None
-    dg = mm(values, u, *structure) if ctx.needs_input_grad[1] else None
-    return dvalues, dg, *_NO_STRUCTURE_GRADIENT
+def _sd_backward(ctx: Any, u: Tensor) -> Grads:
+    g, x, handle = ctx.saved_tensors
+    dg = mm(u, x, None, handle, g.shape) if ctx.needs_input_grad[0] else None
+    dx = mtm(u, g, handle, x.shape) if ctx.needs_input_grad[1] else None
+    return dg, dx, None, None
 
 
-def _sd_backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
-    g, x, *structure = ctx.saved_tensors
-    dg = mm(u, x, *structure) if ctx.needs_input_grad[0] else None
-    dx = mtm(u, g, *structure) if ctx.needs_input_grad[1] else None
-    return dg, dx, *_NO_STRUCTURE_GRADIENT
+def _keep_both(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)  # often only one of the two results is differentiated again
+    _keep(ctx, inputs, output)
 
 
-torch.library.register_autograd("sparseflow::mm", _mm_backward, setup_context=_keep)
-torch.library.register_autograd("sparseflow::mtm", _mtm_backward, setup_context=_keep)
-torch.library.register_autograd("sparseflow::sd", _sd_backward, setup_context=_keep)
+def _both_backward(ctx: Any, u: Tensor | None, v: Tensor | None) -> Grads:
+    """u: gradient of W^T g; v: gradient of the values' gradient."""
+    values, x, g, handle = ctx.saved_tensors
+    want_values, want_x, want_g = ctx.needs_input_grad[:3]
+    dvalues = sd(g, u, handle, values.numel()) if want_values and u is not None else None
+    dx = mtm(v, g, handle, x.shape) if want_x and v is not None else None
+    dg = None
+    if want_g and u is not None:
+        dg = mm(values, u, None, handle, g.shape)
+    if want_g and v is not None:
+        more = mm(v, x, None, handle, g.shape)
+        dg = more if dg is None else dg + more
+    return dvalues, dx, dg, None
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _product(body: Any, fake: Any, keep: Any, backward: Any, handle_at: int) -> Any:
+    """The public product: an operator where something traces, an autograd function around the same body elsewhere."""
+    name = body.__name__.lstrip("_")
+    operator = torch.library.custom_op(f"sparseflow::{name}", body, mutates_args=())
+    operator.register_fake(fake)
+    operator.register_autograd(backward, setup_context=keep)
+
+    def keep_alive(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        keep(ctx, inputs, output)
+        ctx.kernel = find(inputs[handle_at])  # the graph may outlive the layer
+
+    parts = {"forward": body, "setup_context": keep_alive, "backward": backward}
+    eager: Any = type(f"_{name.title()}", (torch.autograd.Function,), {k: staticmethod(v) for k, v in parts.items()})
+
+    def product(*inputs: Any) -> Any:
+        if torch.compiler.is_compiling() or type(inputs[0]) not in _PLAIN or type(inputs[1]) not in _PLAIN:
+            return operator(*inputs)
+        return eager.apply(*inputs)
+
+    product.__name__ = product.__qualname__ = name
+    product.__doc__ = body.__doc__
+    return product
+
+
+mm = _product(_mm, _fake_mm, _keep_mm, _mm_backward, 3)
+mtm = _product(_mtm, _fake_mtm, _keep, _mtm_backward, 2)
+sd = _product(_sd, _fake_sd, _keep, _sd_backward, 2)
+both = _product(_both, _fake_both, _keep_both, _both_backward, 3)

@@ -1,0 +1,654 @@
+/* Products of a sparse (n_out, n_in) weight with dense activations, about as fast per active weight as a dense layer.
+ *
+ *     forward    Y = W X (+ bias)
+ *     backward   dX = W^T G and the values' gradient dv = (G X^T on the pattern): either, or both in one pass
+ *
+ * Activations are feature-major, [features][batch]. Inside, the batch is cut into tiles of `width` (16 to 64) samples and
+ * the operand that is gathered from is copied into *panels*, [tiles][features][width]: what one weight reads is a few
+ * whole cache lines, neighbouring features neighbour in memory, and a last tile that the batch does not fill is padded
+ * with zeros. (Read in place, a stride of 512 bytes lets few features occupy a cache.) The other operands are visited
+ * once per block and row, and stay where they are.
+ *
+ * A Side serves one direction: an output row adds up value * in[column]. The weight is cut into blocks whose input panel
+ * stays in a near cache, columns are 16-bit offsets within it, and a block's rows are sorted by their number of weights:
+ * a loop whose trip count changes at every short row costs a mispredicted branch each time, one that changes only
+ * between runs of equal rows does not.
+ *
+ * Values come in one order whatever the blocks: by input feature, then by output (the row-major order of W^T). A row of
+ * the backward side finds its share of a block in one piece; the forward gathers a block's values before use.
+ *
+ * Safety: a Structure is validated when built, owned here and never changes. Buffers come as (address, length) from
+ * the Python border, which answers for the addresses; every length is checked here against the structure.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* ---- structure -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t weights; /* in each row of the run */
+    uint32_t rows;
+} Run;
+
+typedef struct {
+    size_t out, in;    /* first feature on either side */
+    size_t weight, n_weights;
+    size_t run, n_runs;
+    size_t row;        /* of the block's rows in Side.rows */
+    int first;         /* of its band: writes the output where the others add, and so lists its empty rows too */
+} Block;
+
+typedef struct {
+    size_t n_out, n_in, out_block, in_block;
+    size_t n_bands, *bands; /* a band: the blocks of the same outputs; (n_bands + 1) starts */
+    Block *blocks;
+    Run *runs;
+    uint16_t *rows;         /* local to the block, as are the columns */
+    uint16_t *columns;
+    int32_t *gather;        /* forward: index among the values of each weight */
+    int32_t *starts;        /* backward: index among the values of each listed row's first weight in the block */
+    size_t max_weights;     /* of a block */
+} Side;
+
+enum { WANT_OUT = 1, WANT_GRAD = 2 };
+
+/* Where an operand lies: elements from one feature to the next, and from one tile to the next. */
+typedef struct {
+    void *at;
+    size_t row, tile;
+} Operand;
+
+/* out (+ bias) = values * in; grad = in . other */
+typedef struct {
+    const void *values, *bias;
+    Operand in, other, out;
+    void *grad;
+    int add;  /* to what grad holds already: not the first part of the batch */
+    size_t tiles, width, group;
+    size_t band, band_end;
+} Job;
+
+/* ---- instantiations: element type x instruction set ------------------------------------------------------------- */
+
+#define T float
+#define LANES 4
+#define MAX_VECTORS 4
+#define NAME(x) x##_f32_base
+#include "linear.inc"
+#define T double
+#define LANES 2
+#define MAX_VECTORS 4
+#define NAME(x) x##_f64_base
+#include "linear.inc"
+
+#if defined(__x86_64__)
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define T float
+#define LANES 8
+#define MAX_VECTORS 4
+#define NAME(x) x##_f32_avx2
+#include "linear.inc"
+#define T double
+#define LANES 4
+#define MAX_VECTORS 4
+#define NAME(x) x##_f64_avx2
+#include "linear.inc"
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
+#endif
+#define T float
+#define LANES 16
+#define MAX_VECTORS 8
+#define NAME(x) x##_f32_avx512
+#include "linear.inc"
+#define T double
+#define LANES 8
+#define MAX_VECTORS 8
+#define NAME(x) x##_f64_avx512
+#include "linear.inc"
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+typedef struct {
+    void (*product)(const Side *, const Job *, int what, void *scratch);
+    void (*turn)(const void *source, void *target, size_t rows, size_t cols);
+} Kernels;
+
+#define KERNELS(suffix) {product_##suffix, turn_##suffix}
+
+typedef struct {
+    const char *name;
+    Kernels f32, f64;
+} Isa;
+
+static const Isa isas[] = {
+    {"portable", KERNELS(f32_base), KERNELS(f64_base)},
+#if defined(__x86_64__)
+    {"avx2", KERNELS(f32_avx2), KERNELS(f64_avx2)},
+    {"avx512", KERNELS(f32_avx512), KERNELS(f64_avx512)},
+#endif
+};
+
+static int best_isa(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return 1;
+#endif
+    return 0;
+}
+
+static const Isa *isa = isas;
+
+/* ---- building a side -------------------------------------------------------------------------------------------- */
+
+static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
+/* The pattern by input feature: the outputs that each of them reaches, rising; checked. Its order is the values'. */
+typedef struct {
+    size_t n_out, n_in, n;
+    const int32_t *starts, *outs;
+} Csc;
+
+static void free_side(Side *side)
+{
+    free(side->bands);
+    free(side->blocks);
+    free(side->runs);
+    free(side->rows);
+    free(side->columns);
+    free(side->gather);
+    free(side->starts);
+}
+
+/* Cells: one for every row of every block, block after block; block b's cells start at b * out_block. */
+typedef struct {
+    size_t out_block, in_block, n_in_blocks;
+} Grid;
+
+static INLINE size_t cell_of(const Grid *grid, size_t out, size_t in)
+{
+    return ((out / grid->out_block) * grid->n_in_blocks + in / grid->in_block) * grid->out_block +
+           out % grid->out_block;
+}
+
+/* Sorts a block's rows by their number of weights and turns each cell's count into the position of its first weight. */
+static int lay_out_block(Side *side, Block *block, uint32_t *cells, size_t n_rows, size_t *n_runs)
+{
+    uint32_t most = 0;
+    for (size_t r = 0; r < n_rows; r++)
+        most = cells[r] > most ? cells[r] : most;
+    uint32_t *starts = calloc((size_t)most + 2, sizeof *starts); /* of each count's rows, among the block's */
+    if (!starts)
+        return -1;
+    size_t skipped = 0;
+    for (size_t r = 0; r < n_rows; r++) {
+        if (cells[r] || block->first)
+            starts[cells[r] + 1]++;
+        else
+            skipped++;
+    }
+    for (uint32_t c = 0; c <= most; c++) {
+        if (starts[c + 1]) {
+            side->runs[*n_runs] = (Run){c, starts[c + 1]};
+            ++*n_runs;
+            block->n_runs++;
+        }
+        starts[c + 1] += starts[c];
+    }
+    uint16_t *rows = side->rows + block->row;
+    for (size_t r = 0; r < n_rows; r++)
+        if (cells[r] || block->first)
+            rows[starts[cells[r]]++] = (uint16_t)r;
+    free(starts);
+    size_t at = block->weight;
+    for (size_t i = 0; i < n_rows - skipped; i++) {
+        const uint32_t count = cells[rows[i]];
+        cells[rows[i]] = (uint32_t)at;
+        at += count;
+    }
+    block->n_weights = at - block->weight;
+    return 0;
+}
+
+/* order[i]: index among the values of the side's i-th weight. The backward side swaps the roles of inputs and outputs. */
+static int build_side(Side *side, const Csc *csc, int backward, size_t out_block, size_t in_block, int32_t *order)
+{
+    side->n_out = backward ? csc->n_in : csc->n_out;
+    side->n_in = backward ? csc->n_out : csc->n_in;
+    side->out_block = out_block;
+    side->in_block = in_block;
+    side->n_bands = ceil_div(side->n_out, out_block);
+    const Grid grid = {out_block, in_block, ceil_div(side->n_in, in_block)};
+    const size_t n_blocks = side->n_bands * grid.n_in_blocks, n_cells = n_blocks * out_block;
+    /* Rows of a block that share a count share a run: never more runs than cells in use. */
+    const size_t listed = (n_cells < csc->n + side->n_out ? n_cells : csc->n + side->n_out) + 1;
+    uint32_t *cells = calloc(n_cells, sizeof *cells);
+    side->bands = calloc(side->n_bands + 1, sizeof *side->bands);
+    side->blocks = calloc(n_blocks, sizeof *side->blocks);
+    side->runs = malloc(listed * sizeof *side->runs);
+    side->rows = malloc(listed * sizeof *side->rows);
+    side->columns = malloc((csc->n + 1) * sizeof *side->columns);
+    int failed = !cells || !side->bands || !side->blocks || !side->runs || !side->rows || !side->columns;
+
+    for (size_t i = 0; i < csc->n_in && !failed; i++)
+        for (int32_t k = csc->starts[i]; k < csc->starts[i + 1]; k++) {
+            const size_t o = (size_t)csc->outs[k];
+            cells[backward ? cell_of(&grid, i, o) : cell_of(&grid, o, i)]++;
+        }
+
+    size_t at = 0, n_runs = 0, row = 0;
+    for (size_t b = 0; b < n_blocks && !failed; b++) {
+        const size_t band = b / grid.n_in_blocks, i = b % grid.n_in_blocks, out = band * out_block;
+        const size_t n_rows = side->n_out - out < out_block ? side->n_out - out : out_block;
+        side->blocks[b] = (Block){.out = out, .in = i * in_block, .weight = at, .run = n_runs, .row = row,
+                                  .first = i == 0};
+        failed = lay_out_block(side, side->blocks + b, cells + b * out_block, n_rows, &n_runs);
+        at += side->blocks[b].n_weights;
+        for (size_t run = side->blocks[b].run; run < n_runs; run++)
+            row += side->runs[run].rows;
+        if (side->blocks[b].n_weights > side->max_weights)
+            side->max_weights = side->blocks[b].n_weights;
+        side->bands[band + 1] = b + 1;
+    }
+
+    for (size_t i = 0; i < csc->n_in && !failed; i++)
+        for (int32_t k = csc->starts[i]; k < csc->starts[i + 1]; k++) {
+            const size_t o = (size_t)csc->outs[k];
+            const size_t pos = cells[backward ? cell_of(&grid, i, o) : cell_of(&grid, o, i)]++;
+            side->columns[pos] = (uint16_t)((backward ? o : i) % in_block);
+            order[pos] = k;
+        }
+    free(cells);
+    return failed ? -1 : 0;
+}
+
+/* From the order of single weights to that of the listed rows, whose weights in a block stand together among the values. */
+static int list_starts(Side *side, const int32_t *order)
+{
+    const Block *last = side->blocks + side->bands[side->n_bands] - 1;
+    const size_t n_runs = last->run + last->n_runs;
+    size_t n_rows = 0;
+    for (size_t run = 0; run < n_runs; run++)
+        n_rows += side->runs[run].rows;
+    side->starts = malloc((n_rows + 1) * sizeof *side->starts);
+    if (!side->starts)
+        return -1;
+    size_t row = 0, at = 0;
+    for (size_t run = 0; run < n_runs; run++)
+        for (size_t r = 0; r < side->runs[run].rows; r++, at += side->runs[run].weights)
+            side->starts[row++] = side->runs[run].weights ? order[at] : 0;
+    return 0;
+}
+
+/* ---- the Python type -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    size_t n;
+    Side forward, backward;
+} Structure;
+
+/* A buffer argument: (address, number of elements), or None. */
+typedef struct {
+    void *at;
+    Py_ssize_t n;
+    int given;
+} Buffer;
+
+static int to_buffer(PyObject *object, void *result)
+{
+    Buffer *buffer = result;
+    *buffer = (Buffer){NULL, 0, 0};
+    if (object == Py_None)
+        return 1;
+    unsigned long long at;
+    if (!PyTuple_Check(object) || !PyArg_ParseTuple(object, "Kn", &at, &buffer->n)) {
+        PyErr_SetString(PyExc_TypeError, "a buffer is given as (address, elements) or None");
+        return 0;
+    }
+    buffer->at = (void *)(uintptr_t)at;
+    buffer->given = 1;
+    return 1;
+}
+
+static int has(const Buffer *buffer, size_t n, const char *name)
+{
+    if (buffer->given && buffer->n >= 0 && (size_t)buffer->n == n && (buffer->at || !n))
+        return 1;
+    if (buffer->given)
+        PyErr_Format(PyExc_ValueError, "%s needs %zu elements, got %zd", name, n, buffer->n);
+    else
+        PyErr_Format(PyExc_ValueError, "%s is needed", name);
+    return 0;
+}
+
+static int is_csc(const Csc *csc)
+{
+    if (csc->starts[0] != 0 || (size_t)csc->starts[csc->n_in] != csc->n)
+        return 0;
+    /* All starts first: an index may only be read once its feature is known to lie within the indices. */
+    for (size_t i = 0; i < csc->n_in; i++)
+        if (csc->starts[i] > csc->starts[i + 1])
+            return 0;
+    for (size_t i = 0; i < csc->n_in; i++) {
+        int64_t before = -1;
+        for (int32_t k = csc->starts[i]; k < csc->starts[i + 1]; before = csc->outs[k++])
+            if (csc->outs[k] <= before || (size_t)csc->outs[k] >= csc->n_out)
+                return 0;
+    }
+    return 1;
+}
+
+static int build(Structure *self, const Csc *csc, const size_t blocks[4])
+{
+    int32_t *order = malloc((csc->n + 1) * sizeof *order);
+    self->forward.gather = malloc((csc->n + 1) * sizeof *order);
+    const int failed = !order || !self->forward.gather ||
+                       build_side(&self->forward, csc, 0, blocks[0], blocks[1], self->forward.gather) ||
+                       build_side(&self->backward, csc, 1, blocks[2], blocks[3], order) ||
+                       list_starts(&self->backward, order);
+    free(order);
+    return failed ? -1 : 0;
+}
+
+static PyObject *structure_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"n_out", "n_in", "starts", "outs", "blocks", NULL};
+    Py_ssize_t n_out, n_in, block[4];
+    Buffer starts, outs;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nnO&O&(nnnn)", names, &n_out, &n_in, to_buffer, &starts, to_buffer,
+                                     &outs, &block[0], &block[1], &block[2], &block[3]))
+        return NULL;
+    if (n_out < 1 || n_in < 1 || n_out > INT32_MAX - 1 || n_in > INT32_MAX || outs.n > INT32_MAX - 1)
+        return PyErr_Format(PyExc_ValueError, "n_out and n_in must be in [1, 2**31 - 2]");
+    size_t blocks[4];
+    for (int i = 0; i < 4; i++) {
+        if (block[i] < 16 || block[i] > 65536)
+            return PyErr_Format(PyExc_ValueError, "block sizes must be in [16, 65536], got %zd", block[i]);
+        const size_t features = (size_t)(i == 0 || i == 3 ? n_out : n_in);
+        blocks[i] = (size_t)block[i] < features ? (size_t)block[i] : features;
+    }
+    if (!has(&starts, (size_t)n_in + 1, "starts") || !has(&outs, outs.n < 0 ? 0 : (size_t)outs.n, "outs"))
+        return NULL;
+    const Csc csc = {(size_t)n_out, (size_t)n_in, (size_t)outs.n, starts.at, outs.at};
+    Structure *self = (Structure *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->n = csc.n;
+    int valid, failed = 0;
+    Py_BEGIN_ALLOW_THREADS
+    valid = is_csc(&csc);
+    if (valid)
+        failed = build(self, &csc, blocks);
+    Py_END_ALLOW_THREADS
+    if (valid && !failed)
+        return (PyObject *)self;
+    Py_DECREF(self);
+    if (!valid)
+        return PyErr_Format(PyExc_ValueError, "starts must rise from 0 to the number of outs, and an input's outs must "
+                                              "rise strictly within [0, %zd)", n_out);
+    return PyErr_NoMemory();
+}
+
+static void structure_dealloc(Structure *self)
+{
+    free_side(&self->forward);
+    free_side(&self->backward);
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+typedef struct {
+    Py_ssize_t itemsize, batch, part, parts;
+} Call;
+
+/* One product: operands in [features][batch]; what is not wanted has no address. */
+typedef struct {
+    const void *values, *bias, *in, *other;
+    void *out, *grad;
+    int what;
+} Product;
+
+static int check_call(const Call *call)
+{
+    if ((call->itemsize == 4 || call->itemsize == 8) && call->batch >= 1 && call->parts >= 1 && call->part >= 0 &&
+        call->part < call->parts)
+        return 1;
+    PyErr_Format(PyExc_ValueError, "itemsize %zd, batch %zd, part %zd of %zd: itemsize must be 4 or 8, batch positive, "
+                                   "part within parts", call->itemsize, call->batch, call->part, call->parts);
+    return 0;
+}
+
+/* Samples in a tile: the width that pads least, a tile's fixed cost counted as a few samples; ties to the wider. */
+static size_t width_of(size_t batch)
+{
+    size_t best = 64;
+    for (size_t width = 48; width >= 16; width -= 16)
+        if (ceil_div(batch, width) * (width + 6) < ceil_div(batch, best) * (best + 6))
+            best = width;
+    return best;
+}
+
+/* Tiles [tile, end) of `features` rows of `batch` samples into panels, what lies past the batch filled with zeros. */
+static void pack(const char *src, char *dst, size_t features, size_t batch, size_t width, size_t tile, size_t end,
+                 size_t itemsize)
+{
+    for (; tile < end; tile++) {
+        const size_t from = tile * width, here = batch - from < width ? batch - from : width;
+        for (size_t f = 0; f < features; f++, dst += width * itemsize) {
+            memcpy(dst, src + (f * batch + from) * itemsize, here * itemsize);
+            memset(dst + here * itemsize, 0, (width - here) * itemsize);
+        }
+    }
+}
+
+static void *shifted(const void *at, size_t elements, size_t itemsize)
+{
+    return at ? (char *)at + elements * itemsize : NULL;
+}
+
+/* Cuts the batch into tiles, brings the gathered operand into panels and runs the kernel: on the full tiles with the
+ * other operands in place, on a last one that the batch does not fill with copies of theirs. -1 if memory is short. */
+static int run_product(const Side *side, const Call *call, const Product *p)
+{
+    const Kernels *kernels = call->itemsize == 4 ? &isa->f32 : &isa->f64;
+    const size_t item = (size_t)call->itemsize, batch = (size_t)call->batch, width = width_of(batch);
+    const size_t full = batch / width, tiles = ceil_div(batch, width), used = batch % width;
+    const size_t in_tile = side->n_in * width, out_tile = used ? side->n_out * width : 0;
+    const int in_place = batch == width;
+    const size_t in_bytes = in_place ? 0 : tiles * in_tile * item, rest_bytes = out_tile * item;
+    char *space = malloc(in_bytes + 2 * rest_bytes + 2 * (side->max_weights + 1) * item);
+    if (!space)
+        return -1;
+    char *panels = space, *rest_out = panels + in_bytes, *rest_other = rest_out + rest_bytes;
+    void *scratch = rest_other + rest_bytes;
+    if (!in_place)
+        pack(p->in, panels, side->n_in, batch, width, 0, tiles, item);
+
+    Job job = {.values = p->values, .bias = p->bias, .grad = p->grad, .width = width, .tiles = full};
+    job.in = (Operand){in_place ? (void *)p->in : panels, width, in_tile};
+    job.other = (Operand){(void *)p->other, batch, width};
+    job.out = (Operand){p->out, batch, width};
+    job.band = side->n_bands * (size_t)call->part / (size_t)call->parts;
+    job.band_end = side->n_bands * ((size_t)call->part + 1) / (size_t)call->parts;
+    /* Outputs of a band that are visited once need not stay; those revisited by every block of the band should. */
+    job.group = side->in_block >= side->n_in ? tiles : 1 + (384 << 10) / (side->out_block * width * item);
+    if (full)
+        kernels->product(side, &job, p->what, scratch);
+    if (used) {
+        if (p->other)
+            pack(p->other, rest_other, side->n_out, batch, width, full, tiles, item);
+        job.tiles = 1;
+        job.add = full > 0;
+        job.in.at = shifted(job.in.at, full * in_tile, item);
+        job.other = (Operand){rest_other, width, out_tile};
+        job.out = (Operand){rest_out, width, out_tile};
+        kernels->product(side, &job, p->what, scratch);
+        const size_t last = job.band_end * side->out_block < side->n_out ? job.band_end * side->out_block : side->n_out;
+        for (size_t f = job.band * side->out_block; p->out && f < last; f++)
+            memcpy(shifted(p->out, f * batch + full * width, item), rest_out + f * width * item, used * item);
+    }
+    free(space);
+    return 0;
+}
+
+static PyObject *run_call(const Side *side, const Call *call, const Product *product)
+{
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = run_product(side, call, product);
+    Py_END_ALLOW_THREADS
+    if (failed)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyObject *structure_forward(Structure *self, PyObject *args)
+{
+    const Side *side = &self->forward;
+    Call call;
+    Buffer values, x, bias, y;
+    if (!PyArg_ParseTuple(args, "nnO&O&O&O&nn", &call.itemsize, &call.batch, to_buffer, &values, to_buffer, &x,
+                          to_buffer, &bias, to_buffer, &y, &call.part, &call.parts) ||
+        !check_call(&call))
+        return NULL;
+    const size_t batch = (size_t)call.batch;
+    if (!has(&values, self->n, "values") || !has(&x, side->n_in * batch, "x") || !has(&y, side->n_out * batch, "y") ||
+        (bias.given && !has(&bias, side->n_out, "bias")))
+        return NULL;
+    const Product product = {.values = values.at, .in = x.at, .bias = bias.at, .out = y.at, .what = WANT_OUT};
+    return run_call(side, &call, &product);
+}
+
+static PyObject *structure_backward(Structure *self, PyObject *args)
+{
+    const Side *side = &self->backward;
+    Call call;
+    Buffer g, values, x, dx, dv;
+    if (!PyArg_ParseTuple(args, "nnO&O&O&O&O&nn", &call.itemsize, &call.batch, to_buffer, &g, to_buffer, &values,
+                          to_buffer, &x, to_buffer, &dx, to_buffer, &dv, &call.part, &call.parts) ||
+        !check_call(&call))
+        return NULL;
+    const size_t n_g = side->n_in * (size_t)call.batch, n_x = side->n_out * (size_t)call.batch;
+    const int what = (dx.given ? WANT_OUT : 0) | (dv.given ? WANT_GRAD : 0);
+    if (!has(&g, n_g, "g") || (dx.given && (!has(&values, self->n, "values") || !has(&dx, n_x, "dx"))) ||
+        (dv.given && (!has(&x, n_x, "x") || !has(&dv, self->n, "dv"))))
+        return NULL;
+    if (!what)
+        return PyErr_Format(PyExc_ValueError, "dx or dv is needed");
+    const Product product = {.values = dx.given ? values.at : NULL, .in = g.at, .other = dv.given ? x.at : NULL,
+                             .out = dx.at, .grad = dv.at, .what = what};
+    return run_call(side, &call, &product);
+}
+
+static PyMethodDef structure_methods[] = {
+    {"forward", (PyCFunction)structure_forward, METH_VARARGS,
+     "forward(itemsize, batch, values, x, bias or None, y, part, parts): y = W x (+ bias)"},
+    {"backward", (PyCFunction)structure_backward, METH_VARARGS,
+     "backward(itemsize, batch, g, values, x, dx, dv, part, parts): dx = W^T g and dv = (g x^T on the pattern), each if "
+     "its buffer is given; dx needs the values, dv needs x"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot structure_slots[] = {
+    {Py_tp_doc, "The pattern of a sparse (n_out, n_in) weight: int32 starts and outputs by input feature; immutable."},
+    {Py_tp_new, structure_new},
+    {Py_tp_dealloc, structure_dealloc},
+    {Py_tp_methods, structure_methods},
+    {0, NULL},
+};
+
+static PyType_Spec structure_spec = {
+    .name = "sparseflow.sparse._linear.Structure",
+    .basicsize = sizeof(Structure),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = structure_slots,
+};
+
+/* ---- module ----------------------------------------------------------------------------------------------------- */
+
+static PyObject *turn(PyObject *module, PyObject *args)
+{
+    Py_ssize_t itemsize, rows, cols;
+    Buffer from, to;
+    if (!PyArg_ParseTuple(args, "nnnO&O&", &itemsize, &rows, &cols, to_buffer, &from, to_buffer, &to))
+        return NULL;
+    if ((itemsize != 4 && itemsize != 8) || rows < 1 || cols < 1 || rows > PY_SSIZE_T_MAX / cols / itemsize)
+        return PyErr_Format(PyExc_ValueError, "itemsize must be 4 or 8, rows and cols positive; got %zd, %zd x %zd",
+                            itemsize, rows, cols);
+    const size_t n = (size_t)rows * (size_t)cols;
+    if (!has(&from, n, "source") || !has(&to, n, "target"))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    (itemsize == 4 ? &isa->f32 : &isa->f64)->turn(from.at, to.at, (size_t)rows, (size_t)cols);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *use_isa(PyObject *module, PyObject *args)
+{
+    const char *name;
+    if (!PyArg_ParseTuple(args, "s", &name))
+        return NULL;
+    for (int i = 0; i <= best_isa(); i++)
+        if (!strcmp(isas[i].name, name)) {
+            isa = &isas[i];
+            Py_RETURN_NONE;
+        }
+    return PyErr_Format(PyExc_ValueError, "this processor has no %s kernels", name);
+}
+
+static PyObject *get_isa(PyObject *module, PyObject *none) { return PyUnicode_FromString(isa->name); }
+
+static PyMethodDef functions[] = {
+    {"turn", turn, METH_VARARGS, "turn(itemsize, rows, cols, source, target): the transpose of a matrix"},
+    {"isa", get_isa, METH_NOARGS, "the instruction set in use"},
+    {"use_isa", use_isa, METH_VARARGS, "use_isa(name): portable, avx2 or avx512, for tests; the best is the default"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "sparseflow.sparse._linear", .m_doc = "Sparse x dense products; see the source.", .m_size = -1,
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__linear(void)
+{
+    isa = &isas[best_isa()];
+    PyObject *module = PyModule_Create(&definition);
+    PyObject *type = PyType_FromSpec(&structure_spec);
+    if (!module || !type || PyModule_AddObject(module, "Structure", type) < 0) {
+        Py_XDECREF(type);
+        Py_XDECREF(module);
+        return NULL;
+    }
+    return module;
+}
