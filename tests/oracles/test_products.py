@@ -617,7 +617,12 @@ OBSTACLES = {
     "parametrised bias": parametrised_bias,
     "attention": lambda: nn.MultiheadAttention(4, 2),
     "transformer layer": lambda: nn.TransformerEncoderLayer(4, 2, 8),
-    "convolution": lambda: nn.Sequential(nn.Conv2d(3, 4, 3)),
+    "grouped convolution": lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)),
+    "dilated convolution": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2)),
+    "circular convolution": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")),
+    "uneven padding": lambda: nn.Sequential(nn.Conv2d(3, 4, 2, padding="same")),
+    "one-dimensional convolution": lambda: nn.Sequential(nn.Conv1d(3, 4, 3)),
+    "transposed convolution": lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 3)),
     "embedding": lambda: nn.Sequential(nn.Embedding(5, 3)),
     "bilinear": lambda: nn.Sequential(nn.Bilinear(2, 3, 4)),
     "subclass": lambda: nn.Sequential(Scaled(3, 4)),
@@ -640,7 +645,7 @@ def test_what_cannot_be_compact_stays_masked_and_says_why(make):
 
 
 def test_reasons_name_the_obstacle():
-    for name, word in (("tied", "tied"), ("parametrised", "arametri"), ("convolution", "Conv2d")):
+    for name, word in (("tied", "tied"), ("parametrised", "arametri"), ("grouped convolution", "groups")):
         model = OBSTACLES[name]()
         assert all(word in reason for reason in compact(model, all_true(model)).left_masked.values())
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))

@@ -1,12 +1,14 @@
 """Sparse execution: layers that hold and multiply active weights only."""
 
 from sparseflow.sparse.choose import Execution, choose
+from sparseflow.sparse.conv import CompactConv2d
 from sparseflow.sparse.convert import Conversion, compact, expand
 from sparseflow.sparse.layer import CompactLayer
 from sparseflow.sparse.linear import CompactLinear
 from sparseflow.sparse.structure import Structure
 
 __all__ = [
+    "CompactConv2d",
     "CompactLayer",
     "CompactLinear",
     "Conversion",

@@ -11,7 +11,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sparseflow.core import BadValue, Masks, StandsForWeight, check_masks
+from sparseflow.sparse.conv import CompactConv2d
+from sparseflow.sparse.dense_conv import Pair
+from sparseflow.sparse.layer import CompactLayer
 from sparseflow.sparse.linear import CompactLinear
+from sparseflow.sparse.norm import forget_batch_last, keep_batch_last
 
 # These modules read `.weight` of their children instead of calling them.
 _READS_CHILD_WEIGHTS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -26,9 +30,10 @@ class Conversion(NamedTuple):
 
 
 def compact(model: nn.Module, masks: Masks, only: Collection[str] | None = None) -> Conversion:
-    """Replace masked linear layers by compact ones, in place; call it before the optimiser, DDP and compile.
+    """Replace masked layers by compact ones, in place; call it before the optimiser, DDP and compile.
 
-    Only plain, untied, unparametrised `nn.Linear` layers convert, and only where the parent does not read `.weight`.
+    Only plain, untied, unparametrised `nn.Linear` and `nn.Conv2d` layers convert, and only where the parent does not
+    read `.weight`. Batch normalisations learn to keep the compact layers' order of memory (`norm.keep_batch_last`).
 
     Args:
         masks: weight name -> bool mask.
@@ -56,6 +61,8 @@ def compact(model: nn.Module, masks: Masks, only: Collection[str] | None = None)
             raise BadValue("the model is itself the layer to convert; put it into an nn.Sequential")
         setattr(parent, prefix.rpartition(".")[2], _compacted(layer, mask))
         done.append(name)
+    if done:
+        keep_batch_last(model)
     return Conversion(model, tuple(done), left)
 
 
@@ -64,8 +71,10 @@ def _obstacle(layer: nn.Module, parent: nn.Module, attribute: str, uses: Counter
         return "already compact"
     if isinstance(layer, parametrize.ParametrizationList):
         return "parametrised"
-    if type(layer) is not nn.Linear or attribute != "weight":
+    if type(layer) not in (nn.Linear, nn.Conv2d) or attribute != "weight":
         return f"{type(layer).__name__}.{attribute} has no compact form"
+    if isinstance(layer, nn.Conv2d) and (obstacle := _conv_obstacle(layer)):
+        return obstacle
     if uses[id(layer.weight)] > 1:
         return "tied: used in several places"
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
@@ -75,29 +84,65 @@ def _obstacle(layer: nn.Module, parent: nn.Module, attribute: str, uses: Counter
     return None
 
 
-def _compacted(layer: nn.Module, mask: torch.Tensor) -> CompactLinear:
-    assert isinstance(layer, nn.Linear)
+def _conv_obstacle(conv: nn.Conv2d) -> str | None:
+    if conv.groups != 1:
+        return f"a convolution in {conv.groups} groups has no compact form"
+    if conv.dilation != (1, 1):
+        return f"a convolution of dilation {conv.dilation} has no compact form"
+    if conv.padding_mode != "zeros":
+        return f"a convolution with padding mode {conv.padding_mode!r} has no compact form"
+    if conv.padding == "same" and any(size % 2 == 0 for size in conv.kernel_size):
+        return "padding 'same' around an even kernel is uneven, which has no compact form"
+    return None
+
+
+def _compacted(layer: nn.Module, mask: torch.Tensor) -> CompactLayer:
+    assert isinstance(layer, (nn.Linear, nn.Conv2d))
     weight = layer.weight
     device = mask.device if weight.is_meta else weight.device
-    bias = layer.bias
+    bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]
     if bias is not None and bias.is_meta:
         bias = nn.Parameter(torch.zeros(bias.shape, dtype=bias.dtype, device=device))
-    new = CompactLinear(mask, bias, dtype=weight.dtype, device=device)
+    new: CompactLayer
+    if isinstance(layer, nn.Linear):
+        new = CompactLinear(mask, bias, dtype=weight.dtype, device=device)
+    else:
+        stride, padding = _pair(layer.stride), _padding(layer)
+        new = CompactConv2d(mask, bias, stride=stride, padding=padding, dtype=weight.dtype, device=device)
     if not weight.is_meta:
         new.set_active(weight.detach()[mask.to(device)])
     new.values.requires_grad_(weight.requires_grad)
     return new.train(layer.training)
 
 
+def _pair(sizes: tuple[int, ...]) -> Pair:
+    return sizes[0], sizes[1]
+
+
+def _padding(conv: nn.Conv2d) -> Pair:
+    if conv.padding == "same":
+        return conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
+    return (0, 0) if isinstance(conv.padding, str) else _pair(conv.padding)
+
+
 def expand(model: nn.Module) -> nn.Module:
-    """Replace every compact layer by the `nn.Linear` it stands for, in place; masked weights are exact zeros."""
+    """Replace every compact layer by the dense one it stands for, in place; masked weights are exact zeros."""
     for prefix, layer in list(model.named_modules()):
-        if not isinstance(layer, CompactLinear):
+        if not isinstance(layer, CompactLayer):
             continue
         dense = layer.dense_weight()
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta", dtype=dense.dtype)
+        plain = _plain(layer)
         plain.weight = nn.Parameter(dense, requires_grad=layer.values.requires_grad)
-        plain.bias = layer.bias  # type: ignore[assignment]
+        plain.bias = layer.bias
         parent, _, child = prefix.rpartition(".")
         setattr(model.get_submodule(parent), child, plain.train(layer.training))
+    forget_batch_last(model)
     return model
+
+
+def _plain(layer: CompactLayer) -> nn.Linear | nn.Conv2d:
+    if isinstance(layer, CompactConv2d):
+        sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
+        return nn.Conv2d(*sizes, bias=False, device="meta")
+    assert isinstance(layer, CompactLinear)
+    return nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")

@@ -19,7 +19,7 @@ DTYPES = (torch.float32, torch.float64)
 def available() -> bool:
     """Whether the C kernels were compiled when sparseflow was installed; the first time not, a warning says so."""
     try:
-        linear()
+        linear(), conv(), norm()
     except ImportError:
         warnings.warn(
             "sparseflow was installed without its C kernels (no C compiler was found), so compact layers use torch's "
@@ -32,7 +32,18 @@ def available() -> bool:
 
 
 def linear() -> ModuleType:
+    """Products of linear layers, and `turn`."""
     return import_module("sparseflow.sparse._linear")
+
+
+def conv() -> ModuleType:
+    """Products of convolutions."""
+    return import_module("sparseflow.sparse._conv")
+
+
+def norm() -> ModuleType:
+    """Batch normalisation."""
+    return import_module("sparseflow.sparse._norm")
 
 
 def buffer(tensor: Tensor) -> tuple[int, int]:

@@ -3,11 +3,11 @@
  *     forward    Y = W X (+ bias)
  *     backward   dX = W^T G and the values' gradient dv = (G X^T on the pattern): either, or both in one pass
  *
- * Activations are feature-major, [features][batch]. Inside, the batch is cut into tiles of `width` (16 to 64) samples and
- * the operand that is gathered from is copied into *panels*, [tiles][features][width]: what one weight reads is a few
- * whole cache lines, neighbouring features neighbour in memory, and a last tile that the batch does not fill is padded
- * with zeros. (Read in place, a stride of 512 bytes lets few features occupy a cache.) The other operands are visited
- * once per block and row, and stay where they are.
+ * Activations are feature-major, [features][batch]. Inside, the batch is cut into tiles of `width` (16 to 64) samples, so
+ * that what one weight reads is a few whole cache lines. The operand that is gathered from is copied into *panels*,
+ * [tiles][features][width], where the batch is large (a stride of 2 KB lets few features occupy a cache) or does not fill
+ * its last tile (which is padded with zeros). The other operands are visited once per block and row, and stay where they
+ * are.
  *
  * A Side serves one direction: an output row adds up value * in[column]. The weight is cut into blocks whose input panel
  * stays in a near cache, columns are 16-bit offsets within it, and a block's rows are sorted by their number of weights:
@@ -21,15 +21,7 @@
  * the Python border, which answers for the addresses; every length is checked here against the structure.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define INLINE inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
-#define UNROLL _Pragma("GCC unroll 16")
+#include "border.h"
 
 /* ---- structure -------------------------------------------------------------------------------------------------- */
 
@@ -76,60 +68,8 @@ typedef struct {
     size_t band, band_end;
 } Job;
 
-/* ---- instantiations: element type x instruction set ------------------------------------------------------------- */
-
-#define T float
-#define LANES 4
-#define MAX_VECTORS 4
-#define NAME(x) x##_f32_base
-#include "linear.inc"
-#define T double
-#define LANES 2
-#define MAX_VECTORS 4
-#define NAME(x) x##_f64_base
-#include "linear.inc"
-
-#if defined(__x86_64__)
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-#define T float
-#define LANES 8
-#define MAX_VECTORS 4
-#define NAME(x) x##_f32_avx2
-#include "linear.inc"
-#define T double
-#define LANES 4
-#define MAX_VECTORS 4
-#define NAME(x) x##_f64_avx2
-#include "linear.inc"
-#ifdef __clang__
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
-#endif
-#define T float
-#define LANES 16
-#define MAX_VECTORS 8
-#define NAME(x) x##_f32_avx512
-#include "linear.inc"
-#define T double
-#define LANES 8
-#define MAX_VECTORS 8
-#define NAME(x) x##_f64_avx512
-#include "linear.inc"
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
+#define KERNEL_TEXT "linear.inc"
+#include "each_isa.h"
 
 typedef struct {
     void (*product)(const Side *, const Job *, int what, void *scratch);
@@ -143,32 +83,11 @@ typedef struct {
     Kernels f32, f64;
 } Isa;
 
-static const Isa isas[] = {
-    {"portable", KERNELS(f32_base), KERNELS(f64_base)},
-#if defined(__x86_64__)
-    {"avx2", KERNELS(f32_avx2), KERNELS(f64_avx2)},
-    {"avx512", KERNELS(f32_avx512), KERNELS(f64_avx512)},
-#endif
-};
+static const Isa isas[] = EVERY_ISA(KERNELS);
 
-static int best_isa(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return 2;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return 1;
-#endif
-    return 0;
-}
-
-static const Isa *isa = isas;
+ISA_CHOICE(isas)
 
 /* ---- building a side -------------------------------------------------------------------------------------------- */
-
-static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /* The pattern by input feature: the outputs that each of them reaches, rising; checked. Its order is the values'. */
 typedef struct {
@@ -315,40 +234,6 @@ typedef struct {
     Side forward, backward;
 } Structure;
 
-/* A buffer argument: (address, number of elements), or None. */
-typedef struct {
-    void *at;
-    Py_ssize_t n;
-    int given;
-} Buffer;
-
-static int to_buffer(PyObject *object, void *result)
-{
-    Buffer *buffer = result;
-    *buffer = (Buffer){NULL, 0, 0};
-    if (object == Py_None)
-        return 1;
-    unsigned long long at;
-    if (!PyTuple_Check(object) || !PyArg_ParseTuple(object, "Kn", &at, &buffer->n)) {
-        PyErr_SetString(PyExc_TypeError, "a buffer is given as (address, elements) or None");
-        return 0;
-    }
-    buffer->at = (void *)(uintptr_t)at;
-    buffer->given = 1;
-    return 1;
-}
-
-static int has(const Buffer *buffer, size_t n, const char *name)
-{
-    if (buffer->given && buffer->n >= 0 && (size_t)buffer->n == n && (buffer->at || !n))
-        return 1;
-    if (buffer->given)
-        PyErr_Format(PyExc_ValueError, "%s needs %zu elements, got %zd", name, n, buffer->n);
-    else
-        PyErr_Format(PyExc_ValueError, "%s is needed", name);
-    return 0;
-}
-
 static int is_csc(const Csc *csc)
 {
     if (csc->starts[0] != 0 || (size_t)csc->starts[csc->n_in] != csc->n)
@@ -475,6 +360,10 @@ static void *shifted(const void *at, size_t elements, size_t itemsize)
     return at ? (char *)at + elements * itemsize : NULL;
 }
 
+/* Up to this batch the gathered operand is read where it lies: its features are near enough to each other that a copy
+ * costs more than it saves. */
+enum { IN_PLACE = 128 };
+
 /* Cuts the batch into tiles, brings the gathered operand into panels and runs the kernel: on the full tiles with the
  * other operands in place, on a last one that the batch does not fill with copies of theirs. -1 if memory is short. */
 static int run_product(const Side *side, const Call *call, const Product *p)
@@ -483,9 +372,11 @@ static int run_product(const Side *side, const Call *call, const Product *p)
     const size_t item = (size_t)call->itemsize, batch = (size_t)call->batch, width = width_of(batch);
     const size_t full = batch / width, tiles = ceil_div(batch, width), used = batch % width;
     const size_t in_tile = side->n_in * width, out_tile = used ? side->n_out * width : 0;
-    const int in_place = batch == width;
+    const int in_place = !used && batch <= IN_PLACE;
     const size_t in_bytes = in_place ? 0 : tiles * in_tile * item, rest_bytes = out_tile * item;
-    char *space = malloc(in_bytes + 2 * rest_bytes + 2 * (side->max_weights + 1) * item);
+    /* To whole cache lines: a load that straddles two costs both. */
+    const size_t bytes = in_bytes + 2 * rest_bytes + 2 * (side->max_weights + 1) * item;
+    char *space = aligned_alloc(64, ceil_div(bytes, 64) * 64);
     if (!space)
         return -1;
     char *panels = space, *rest_out = panels + in_bytes, *rest_other = rest_out + rest_bytes;
@@ -494,7 +385,7 @@ static int run_product(const Side *side, const Call *call, const Product *p)
         pack(p->in, panels, side->n_in, batch, width, 0, tiles, item);
 
     Job job = {.values = p->values, .bias = p->bias, .grad = p->grad, .width = width, .tiles = full};
-    job.in = (Operand){in_place ? (void *)p->in : panels, width, in_tile};
+    job.in = in_place ? (Operand){(void *)p->in, batch, width} : (Operand){panels, width, in_tile};
     job.other = (Operand){(void *)p->other, batch, width};
     job.out = (Operand){p->out, batch, width};
     job.band = side->n_bands * (size_t)call->part / (size_t)call->parts;
@@ -613,25 +504,9 @@ static PyObject *turn(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *use_isa(PyObject *module, PyObject *args)
-{
-    const char *name;
-    if (!PyArg_ParseTuple(args, "s", &name))
-        return NULL;
-    for (int i = 0; i <= best_isa(); i++)
-        if (!strcmp(isas[i].name, name)) {
-            isa = &isas[i];
-            Py_RETURN_NONE;
-        }
-    return PyErr_Format(PyExc_ValueError, "this processor has no %s kernels", name);
-}
-
-static PyObject *get_isa(PyObject *module, PyObject *none) { return PyUnicode_FromString(isa->name); }
-
 static PyMethodDef functions[] = {
     {"turn", turn, METH_VARARGS, "turn(itemsize, rows, cols, source, target): the transpose of a matrix"},
-    {"isa", get_isa, METH_NOARGS, "the instruction set in use"},
-    {"use_isa", use_isa, METH_VARARGS, "use_isa(name): portable, avx2 or avx512, for tests; the best is the default"},
+    ISA_FUNCTIONS,
     {NULL, NULL, 0, NULL},
 };
 
