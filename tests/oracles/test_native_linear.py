@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from native import as_before, close, instruction_sets, random_mask
 from sparseflow.core import BadValue
 from sparseflow.sparse import Structure, native, parts
 from sparseflow.sparse.native_linear import NativeLinear
@@ -22,54 +23,16 @@ if not native.available():
 
 C = native.linear()
 BATCHES = (1, 3, 15, 16, 17, 32, 33, 48, 63, 64, 65, 100, 128, 130, 192, 512)
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-
-
-def instruction_sets() -> list[str]:
-    """Those of this machine, best last."""
-    found, best = [], C.isa()
-    for name in ("portable", "avx2", "avx512"):
-        try:
-            C.use_isa(name)
-        except ValueError:
-            continue
-        found.append(name)
-    C.use_isa(best)
-    return found
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    best, threads = C.isa(), torch.get_num_threads()
-    yield
-    C.use_isa(best)
-    torch.set_num_threads(threads)
+    with as_before(C):
+        yield
 
 
-def random_mask(rng: random.Random) -> Tensor:
-    out, into = rng.choice((1, 2, 7, 16, 17, 40, 64, 70, 129)), rng.choice((1, 3, 16, 31, 33, 64, 65, 100, 300))
-    kind = rng.randrange(6)
-    if kind == 0:
-        return torch.ones(out, into, dtype=torch.bool)
-    mask = torch.rand(out, into) < rng.choice((0.0, 0.01, 0.05, 0.2, 0.5, 0.9))
-    if kind == 1:  # one active weight
-        mask.zero_()
-        mask[rng.randrange(out), rng.randrange(into)] = True
-    elif kind == 2:  # one full row, one full column, the rest as drawn
-        mask[rng.randrange(out)] = True
-        mask[:, rng.randrange(into)] = True
-    elif kind == 3:  # empty rows and columns
-        mask[torch.rand(out) < 0.5] = False
-        mask[:, torch.rand(into) < 0.5] = False
-    return mask
-
-
-def close(got: Tensor, want: Tensor, scale: Tensor) -> None:
-    """Within the tolerance of the sum of the magnitudes that were added: what rounding is relative to."""
-    assert got.shape == want.shape
-    error = (got.double() - want).abs()
-    bound = TOLERANCE[got.dtype] * scale + torch.finfo(got.dtype).tiny
-    assert bool((error <= bound).all()), float((error / bound).max())
+OUTS = (1, 2, 7, 16, 17, 40, 64, 70, 129)
+INTOS = (1, 3, 16, 31, 33, 64, 65, 100, 300)
 
 
 def check(mask: Tensor, batch: int, dtype: torch.dtype, blocks: tuple[int, int, int, int] | None) -> None:
@@ -97,12 +60,13 @@ def check(mask: Tensor, batch: int, dtype: torch.dtype, blocks: tuple[int, int, 
 def run(structures: int, seed: int = 0) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    sets = instruction_sets()
+    sets = instruction_sets(C)
     for i in range(structures):
         C.use_isa(sets[i % len(sets)])
         torch.set_num_threads(rng.choice((1, 1, 2, 3)))
         blocks = None if rng.random() < 0.3 else tuple(rng.choice((16, 17, 48, 64, 1000)) for _ in range(4))
-        check(random_mask(rng), rng.choice(BATCHES), rng.choice((torch.float32, torch.float64)), blocks)
+        mask = random_mask(rng, (rng.choice(OUTS), rng.choice(INTOS)))
+        check(mask, rng.choice(BATCHES), rng.choice((torch.float32, torch.float64)), blocks)
 
 
 @pytest.fixture
@@ -152,7 +116,7 @@ def test_an_error_on_another_thread_is_raised():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("isa", instruction_sets())
+@pytest.mark.parametrize("isa", instruction_sets(C))
 def test_turning_is_transposing(isa, dtype):
     C.use_isa(isa)
     for rows, cols in ((1, 1), (1, 40), (40, 1), (16, 16), (17, 33), (128, 300), (300, 128), (65, 130), (5, 1000)):
@@ -231,4 +195,4 @@ def test_the_c_side_checks_lengths_itself():
 
 if __name__ == "__main__":
     run(int(sys.argv[1]))
-    print(f"{sys.argv[1]} structures, instruction sets {', '.join(instruction_sets())}: all right")
+    print(f"{sys.argv[1]} structures, instruction sets {', '.join(instruction_sets(C))}: all right")

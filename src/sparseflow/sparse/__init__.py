@@ -3,6 +3,7 @@
 from sparseflow.sparse.choose import Execution, choose
 from sparseflow.sparse.conv import CompactConv2d
 from sparseflow.sparse.convert import Conversion, compact, expand
+from sparseflow.sparse.crossover import worth_compacting
 from sparseflow.sparse.layer import CompactLayer
 from sparseflow.sparse.linear import CompactLinear
 from sparseflow.sparse.structure import Structure
@@ -17,4 +18,5 @@ __all__ = [
     "choose",
     "compact",
     "expand",
+    "worth_compacting",
 ]

@@ -45,25 +45,32 @@ def compact(model: nn.Module, masks: Masks, only: Collection[str] | None = None)
     check_masks(model, masks)
     done: list[str] = []
     left: dict[str, str] = {}
-    places = model.named_modules(remove_duplicate=False)
-    uses = Counter(id(p) for _, m in places for p in m.parameters(recurse=False))
-    for name, mask in masks.items():
-        prefix, _, attribute = name.rpartition(".")
-        layer = model.get_submodule(prefix)
-        parent = model.get_submodule(prefix.rpartition(".")[0])
-        reason = _obstacle(layer, parent, attribute, uses)
-        if only is not None and name not in only:
-            reason = reason or "masked by choice"
+    for name, obstacle in obstacles(model, masks).items():
+        reason = obstacle or ("masked by choice" if only is not None and name not in only else None)
         if reason:
             left[name] = reason
             continue
+        prefix = name.rpartition(".")[0]
         if not prefix:
             raise BadValue("the model is itself the layer to convert; put it into an nn.Sequential")
-        setattr(parent, prefix.rpartition(".")[2], _compacted(layer, mask))
+        parent, _, child = prefix.rpartition(".")
+        setattr(model.get_submodule(parent), child, _compacted(model.get_submodule(prefix), masks[name]))
         done.append(name)
     if done:
         keep_batch_last(model)
     return Conversion(model, tuple(done), left)
+
+
+def obstacles(model: nn.Module, masks: Masks) -> dict[str, str | None]:
+    """Weight name -> why its layer cannot be compact, None where it can."""
+    places = model.named_modules(remove_duplicate=False)
+    uses = Counter(id(p) for _, m in places for p in m.parameters(recurse=False))
+    found: dict[str, str | None] = {}
+    for name in masks:
+        prefix, _, attribute = name.rpartition(".")
+        parent = model.get_submodule(prefix.rpartition(".")[0])
+        found[name] = _obstacle(model.get_submodule(prefix), parent, attribute, uses)
+    return found
 
 
 def _obstacle(layer: nn.Module, parent: nn.Module, attribute: str, uses: Counter[int]) -> str | None:
@@ -107,7 +114,7 @@ def _compacted(layer: nn.Module, mask: torch.Tensor) -> CompactLayer:
     if isinstance(layer, nn.Linear):
         new = CompactLinear(mask, bias, dtype=weight.dtype, device=device)
     else:
-        stride, padding = _pair(layer.stride), _padding(layer)
+        stride, padding = _pair(layer.stride), padding_of(layer)
         new = CompactConv2d(mask, bias, stride=stride, padding=padding, dtype=weight.dtype, device=device)
     if not weight.is_meta:
         new.set_active(weight.detach()[mask.to(device)])
@@ -119,7 +126,8 @@ def _pair(sizes: tuple[int, ...]) -> Pair:
     return sizes[0], sizes[1]
 
 
-def _padding(conv: nn.Conv2d) -> Pair:
+def padding_of(conv: nn.Conv2d) -> Pair:
+    """(vertical, horizontal) zeros on either side, of a convolution that can be compact."""
     if conv.padding == "same":
         return conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
     return (0, 0) if isinstance(conv.padding, str) else _pair(conv.padding)

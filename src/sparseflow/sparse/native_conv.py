@@ -42,7 +42,7 @@ class NativeConv:
         y = x.new_empty(shape)
         if not x.numel():
             return y
-        buffers = buffer(values), buffer(x), buffer(y), None if bias is None else buffer(bias)
+        buffers = buffer(values), buffer(x), None if bias is None else buffer(bias), buffer(y)
         self._run(self._c.forward, x.element_size(), x.shape, y, buffers)
         return y
 

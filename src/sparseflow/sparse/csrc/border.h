@@ -9,7 +9,7 @@
 
 #define INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 
 static inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 

@@ -16,14 +16,8 @@
  * the Python border, which answers for the addresses; every length is checked here against structure and geometry.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
+#include "border.h"
 #include "conv_plan.h"
-
-#define INLINE inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
-#define UNROLL _Pragma("GCC unroll 32")
 
 typedef struct {
     const void *values, *source, *other, *bias;
@@ -31,139 +25,25 @@ typedef struct {
     size_t unit, unit_end; /* bands, counted through the segments of the tiles */
 } Job;
 
-/* ---- instantiations: element type x instruction set ------------------------------------------------------------- */
-
-#define T float
-#define LANES 4
-#define SUM_LINES 3
-#define BOTH_LINES 1
-#define NAME(x) x##_f32_base
-#include "conv.inc"
-#define T double
-#define LANES 2
-#define SUM_LINES 3
-#define BOTH_LINES 1
-#define NAME(x) x##_f64_base
-#include "conv.inc"
-
-#if defined(__x86_64__)
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma,prfchw"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,prfchw")
-#endif
-#define T float
-#define LANES 8
-#define SUM_LINES 6
-#define BOTH_LINES 3
-#define NAME(x) x##_f32_avx2
-#include "conv.inc"
-#define T double
-#define LANES 4
-#define SUM_LINES 6
-#define BOTH_LINES 3
-#define NAME(x) x##_f64_avx2
-#include "conv.inc"
-#ifdef __clang__
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,prfchw"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,prfchw")
-#endif
-#define T float
-#define LANES 16
-#define SUM_LINES 12
-#define BOTH_LINES 12
-#define NAME(x) x##_f32_avx512
-#include "conv.inc"
-#define T double
-#define LANES 8
-#define SUM_LINES 12
-#define BOTH_LINES 12
-#define NAME(x) x##_f64_avx512
-#include "conv.inc"
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
+#define KERNEL_TEXT "conv.inc"
+#include "each_isa.h"
 
 typedef struct {
     void (*gather)(const Plan *, Work *, const Job *, int what);
-    void (*turn)(const void *src, void *dst, size_t rows, size_t cols, size_t col, size_t col_end);
 } Kernels;
 
-#define KERNELS(suffix) {gather_##suffix, turn_##suffix}
+#define KERNELS(suffix) {gather_##suffix}
 
 typedef struct {
     const char *name;
     Kernels f32, f64;
 } Isa;
 
-static const Isa isas[] = {
-    {"portable", KERNELS(f32_base), KERNELS(f64_base)},
-#if defined(__x86_64__)
-    {"avx2", KERNELS(f32_avx2), KERNELS(f64_avx2)},
-    {"avx512", KERNELS(f32_avx512), KERNELS(f64_avx512)},
-#endif
-};
+static const Isa isas[] = EVERY_ISA(KERNELS);
 
-static int best_isa(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return 2;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return 1;
-#endif
-    return 0;
-}
-
-static const Isa *isa = isas;
+ISA_CHOICE(isas)
 
 static const Kernels *kernels(size_t itemsize) { return itemsize == 4 ? &isa->f32 : &isa->f64; }
-
-/* ---- buffers ---------------------------------------------------------------------------------------------------- */
-
-/* A buffer argument: (address, number of elements), or None. */
-typedef struct {
-    void *at;
-    Py_ssize_t n;
-    int given;
-} Buffer;
-
-static int to_buffer(PyObject *object, void *result)
-{
-    Buffer *buffer = result;
-    *buffer = (Buffer){NULL, 0, 0};
-    if (object == Py_None)
-        return 1;
-    unsigned long long at;
-    if (!PyTuple_Check(object) || !PyArg_ParseTuple(object, "Kn", &at, &buffer->n)) {
-        PyErr_SetString(PyExc_TypeError, "a buffer is given as (address, elements) or None");
-        return 0;
-    }
-    buffer->at = (void *)(uintptr_t)at;
-    buffer->given = 1;
-    return 1;
-}
-
-static int has(const Buffer *buffer, size_t n, const char *name)
-{
-    if (buffer->given && buffer->n >= 0 && (size_t)buffer->n == n && (buffer->at || !n))
-        return 1;
-    if (buffer->given)
-        PyErr_Format(PyExc_ValueError, "%s needs %zu elements, got %zd", name, n, buffer->n);
-    else
-        PyErr_Format(PyExc_ValueError, "%s is needed", name);
-    return 0;
-}
 
 /* ---- structure -------------------------------------------------------------------------------------------------- */
 
@@ -311,9 +191,9 @@ static int check_call(const Structure *self, const Call *call, int backward, Pla
     const size_t batch = (size_t)call->size[0], height = (size_t)call->size[1], width = (size_t)call->size[2];
     if (!fits || product((size_t[]){self->forward.n_in, height, width, batch}, 4, n_x) ||
         product((size_t[]){self->forward.n_out, out[0], out[1], batch}, 4, n_y)) {
-        PyErr_Format(PyExc_ValueError, "itemsize %zd, batch %zd, size (%zd, %zd), stride (%zd, %zd), padding (%zd, %zd), "
-                     "part %zd of %zd: itemsize must be 4 or 8, the sizes and strides positive, the padded input no "
-                     "smaller than the kernel, part within parts", call->itemsize, call->size[0], call->size[1],
+        PyErr_Format(PyExc_ValueError, "itemsize %zd, batch %zd, size (%zd, %zd), stride (%zd, %zd), padding (%zd, "
+                     "%zd), part %zd of %zd: itemsize must be 4 or 8, the sizes and strides positive, the padded input "
+                     "no smaller than the kernel, part within parts", call->itemsize, call->size[0], call->size[1],
                      call->size[2], call->stride[0], call->stride[1], call->pad[0], call->pad[1], call->part,
                      call->parts);
         return -1;
@@ -355,17 +235,15 @@ static int run(const Structure *self, const Call *call, int backward, int what, 
     return failed;
 }
 
-static PyObject *structure_forward(Structure *self, PyObject *args, PyObject *kwargs)
+static PyObject *structure_forward(Structure *self, PyObject *args)
 {
-    static char *names[] = {"itemsize", "size", "stride", "padding", "values", "x", "y", "bias", "part", "parts", NULL};
-    Call call = {.parts = 1};
-    Buffer values, x, y, bias = {0};
+    Call call;
+    Buffer values, x, bias, y;
     Plan plan = {0};
     size_t n_x, n_y;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n(nnn)(nn)(nn)O&O&O&|O&nn", names, &call.itemsize, &call.size[0],
-                                     &call.size[1], &call.size[2], &call.stride[0], &call.stride[1], &call.pad[0],
-                                     &call.pad[1], to_buffer, &values, to_buffer, &x, to_buffer, &y, to_buffer, &bias,
-                                     &call.part, &call.parts) ||
+    if (!PyArg_ParseTuple(args, "n(nnn)(nn)(nn)O&O&O&O&nn", &call.itemsize, &call.size[0], &call.size[1],
+                          &call.size[2], &call.stride[0], &call.stride[1], &call.pad[0], &call.pad[1], to_buffer,
+                          &values, to_buffer, &x, to_buffer, &bias, to_buffer, &y, &call.part, &call.parts) ||
         check_call(self, &call, 0, &plan, &n_x, &n_y) || !has(&values, self->n, "values") || !has(&x, n_x, "x") ||
         !has(&y, n_y, "y") || (bias.given && !has(&bias, self->forward.n_out, "bias")))
         return NULL;
@@ -379,18 +257,16 @@ static PyObject *structure_forward(Structure *self, PyObject *args, PyObject *kw
     Py_RETURN_NONE;
 }
 
-static PyObject *structure_backward(Structure *self, PyObject *args, PyObject *kwargs)
+static PyObject *structure_backward(Structure *self, PyObject *args)
 {
-    static char *names[] = {"itemsize", "size", "stride", "padding", "g", "values", "x", "dx", "dv", "part", "parts",
-                            NULL};
-    Call call = {.parts = 1};
+    Call call;
     Buffer g, values, x, dx, dv;
     Plan plan = {0};
     size_t n_x, n_y;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n(nnn)(nn)(nn)O&O&O&O&O&|nn", names, &call.itemsize, &call.size[0],
-                                     &call.size[1], &call.size[2], &call.stride[0], &call.stride[1], &call.pad[0],
-                                     &call.pad[1], to_buffer, &g, to_buffer, &values, to_buffer, &x, to_buffer, &dx,
-                                     to_buffer, &dv, &call.part, &call.parts) ||
+    if (!PyArg_ParseTuple(args, "n(nnn)(nn)(nn)O&O&O&O&O&nn", &call.itemsize, &call.size[0], &call.size[1],
+                          &call.size[2], &call.stride[0], &call.stride[1], &call.pad[0], &call.pad[1], to_buffer, &g,
+                          to_buffer, &values, to_buffer, &x, to_buffer, &dx, to_buffer, &dv, &call.part,
+                          &call.parts) ||
         check_call(self, &call, 1, &plan, &n_x, &n_y) || !has(&g, n_y, "g"))
         return NULL;
     const int what = (dx.given ? WANT_OUT : 0) | (dv.given ? WANT_GRAD : 0);
@@ -411,16 +287,18 @@ static PyObject *structure_backward(Structure *self, PyObject *args, PyObject *k
 }
 
 static PyMethodDef structure_methods[] = {
-    {"forward", (PyCFunction)(void (*)(void))structure_forward, METH_VARARGS | METH_KEYWORDS,
-     "y = conv(x, W) (+ bias); size is (batch, height, width) of x"},
-    {"backward", (PyCFunction)(void (*)(void))structure_backward, METH_VARARGS | METH_KEYWORDS,
-     "dx and dv, the gradients of x and of the values, each if its buffer is given"},
+    {"forward", (PyCFunction)structure_forward, METH_VARARGS,
+     "forward(itemsize, (batch, height, width) of x, stride, padding, values, x, bias or None, y, part, parts): "
+     "y = conv(x, W) (+ bias)"},
+    {"backward", (PyCFunction)structure_backward, METH_VARARGS,
+     "backward(itemsize, (batch, height, width) of x, stride, padding, g, values, x, dx, dv, part, parts): the gradients "
+     "of x and of the values, each if its buffer is given; dx needs the values, dv needs x"},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot structure_slots[] = {
-    {Py_tp_doc, "The pattern of a sparse (c_out, c_in, kh, kw) weight; immutable. starts and outs, both int32, list the "
-                "output channels of each (c_in, ky, kx)."},
+    {Py_tp_doc, "The pattern of a sparse (c_out, c_in, kh, kw) weight; immutable. starts and outs, both int32, list "
+                "the output channels of each (c_in, ky, kx)."},
     {Py_tp_new, structure_new},
     {Py_tp_dealloc, structure_dealloc},
     {Py_tp_methods, structure_methods},
@@ -428,61 +306,21 @@ static PyType_Slot structure_slots[] = {
 };
 
 static PyType_Spec structure_spec = {
-    .name = "_conv.ConvStructure",
+    .name = "sparseflow.sparse._conv.ConvStructure",
     .basicsize = sizeof(Structure),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = structure_slots,
 };
 
-/* ---- transposition and module ----------------------------------------------------------------------------------- */
-
-static PyObject *turn(PyObject *module, PyObject *args)
-{
-    Py_ssize_t itemsize, rows, cols, part = 0, parts = 1;
-    Buffer from, to;
-    size_t n;
-    if (!PyArg_ParseTuple(args, "nnnO&O&|nn", &itemsize, &rows, &cols, to_buffer, &from, to_buffer, &to, &part, &parts))
-        return NULL;
-    if ((itemsize != 4 && itemsize != 8) || rows < 1 || cols < 1 || parts < 1 || part < 0 || part >= parts ||
-        product((size_t[]){(size_t)rows, (size_t)cols}, 2, &n))
-        return PyErr_Format(PyExc_ValueError, "itemsize %zd, %zd rows, %zd columns, part %zd of %zd: itemsize must be 4 "
-                            "or 8, the sizes positive, part within parts", itemsize, rows, cols, part, parts);
-    if (!has(&from, n, "source") || !has(&to, n, "target"))
-        return NULL;
-    /* Parts are cut between lines of the source, so that no two of them write a row of blocks. */
-    const size_t lane = LINE / (size_t)itemsize, blocks = ceil_div((size_t)cols, lane);
-    const size_t col = blocks * (size_t)part / (size_t)parts * lane;
-    const size_t col_end = smaller(blocks * ((size_t)part + 1) / (size_t)parts * lane, (size_t)cols);
-    Py_BEGIN_ALLOW_THREADS
-    kernels((size_t)itemsize)->turn(from.at, to.at, (size_t)rows, (size_t)cols, col, col_end);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
-}
-
-static PyObject *use_isa(PyObject *module, PyObject *args)
-{
-    const char *name;
-    if (!PyArg_ParseTuple(args, "s", &name))
-        return NULL;
-    for (int i = 0; i <= best_isa(); i++)
-        if (!strcmp(isas[i].name, name)) {
-            isa = &isas[i];
-            Py_RETURN_NONE;
-        }
-    return PyErr_Format(PyExc_ValueError, "this processor has no %s kernels", name);
-}
-
-static PyObject *get_isa(PyObject *module, PyObject *none) { return PyUnicode_FromString(isa->name); }
+/* ---- module ----------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
-    {"turn", turn, METH_VARARGS, "turn(itemsize, rows, cols, source, target, part=0, parts=1): the transposed matrix"},
-    {"isa", get_isa, METH_NOARGS, "the instruction set in use"},
-    {"use_isa", use_isa, METH_VARARGS, "use_isa(name): portable, avx2 or avx512, for tests; the best is the default"},
+    ISA_FUNCTIONS,
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_conv", .m_doc = "Sparse convolutions; see the source.", .m_size = -1,
+    PyModuleDef_HEAD_INIT, .m_name = "sparseflow.sparse._conv", .m_doc = "Sparse convolutions; see the source.", .m_size = -1,
     .m_methods = functions,
 };
 

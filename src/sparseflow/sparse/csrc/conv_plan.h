@@ -13,10 +13,6 @@
 #ifndef CONV_PLAN_H
 #define CONV_PLAN_H
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 enum {
     LINE = 64,             /* bytes: a cache line, the unit in which strips are cut on every instruction set */
     STRIP_LINES = 8,       /* what a strip should have for its kernel to be worth its start */
@@ -45,7 +41,6 @@ typedef struct {
     int backward;
 } Axis;
 
-static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 static size_t round_up(size_t a, size_t b) { return ceil_div(a, b) * b; }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -106,8 +101,8 @@ static size_t rows_of_band(const Plan *plan, size_t band)
 
 /* A tile as narrow as a cache line makes a strip of several columns, whose overlap between taps stays in the nearest
  * cache. It is wider where a row is too short to fill a strip, and where channels are so few that the work is mostly
- * moving the tensors, which goes faster in longer stretches. A batch that would waste lanes is left unpadded: its strips
- * run across columns, at the price of unaligned loads. */
+ * moving the tensors, which goes faster in longer stretches. A batch that would waste lanes is left unpadded: its
+ * strips run across columns, at the price of unaligned loads. */
 static void choose_width(Plan *plan)
 {
     const size_t lane = LINE / plan->itemsize, lines = ceil_div(plan->batch, lane);
