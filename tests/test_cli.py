@@ -103,11 +103,3 @@ def test_list(sparseflow, what):
 
 def test_version(sparseflow):
     assert sparseflow("--version").strip()
-
-
-def test_bench_step_gives_tidy_rows(sparseflow):
-    words = ("--dense-width", 64, "--rounds", 2, "--depth", 1, "--batch", 4, "--no-memory", "--optimizer", "sgd")
-    rows = json.loads(sparseflow("bench", "step", *words, "--json"))
-    assert [row["implementation"] for row in rows] == ["masked (gradient and step hooks)", "compact", "dense twin"]
-    assert all(set(row) == {"case", "implementation", "median_ms", "spread_ms", "peak_mib"} for row in rows)
-    assert all("sgd (fused)" in row["case"] and row["median_ms"] > 0 for row in rows)

@@ -1,6 +1,18 @@
 """Benchmarks: ratios against named rivals in one run, as tidy rows."""
 
+from sparseflow.bench.layer import bench_layer
+from sparseflow.bench.profile import Share, profile_step
 from sparseflow.bench.step import bench_step
+from sparseflow.bench.sweep import bench_sweep
 from sparseflow.bench.timing import Row, interleaved, median_and_spread
 
-__all__ = ["Row", "bench_step", "interleaved", "median_and_spread"]
+__all__ = [
+    "Row",
+    "Share",
+    "bench_layer",
+    "bench_step",
+    "bench_sweep",
+    "interleaved",
+    "median_and_spread",
+    "profile_step",
+]

@@ -1,143 +1,124 @@
-"""`sparseflow bench step`: one optimisation step, masked against compact against the dense twin."""
+"""`sparseflow bench step`: one optimisation step, masked against compact against dense."""
 
 from __future__ import annotations
 
-import multiprocessing as mp
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import nan
-from multiprocessing.connection import Connection
 
-import torch
-from torch.nn import functional as F
+from sparseflow.bench.memory import peak_mib
+from sparseflow.bench.networks import Step, StepCase, make_step
+from sparseflow.bench.rivals import Missing, label
+from sparseflow.bench.timing import Row, fastest, interleaved, median_and_spread, thread_limit, threads_text
+from sparseflow.core import BadValue
+from sparseflow.train import resolve_implementation
 
-from sparseflow.bench.timing import Row, interleaved, median_and_spread, resident_mib
-from sparseflow.core import BadValue, stream
-from sparseflow.study import RunSpec, build, optimizer_for, validate
-from sparseflow.train import Sparse, resolve_implementation
+DENSE_WIDTH = 308
+RESNET_DENSITY = 0.05
 
-IMPLEMENTATIONS = ("masked", "compact", "dense twin")
+
+def names_for(model: str) -> tuple[str, ...]:
+    """The implementations whose steps are timed: the twin is the perceptron's, the dense network the ResNet's rival."""
+    return ("masked", "compact", "twin") if model == "mlp" else ("masked", "compact", "dense")
+
+
+def step_cases(
+    model: str = "mlp",
+    optimizers: Sequence[str] = ("sgd", "adam"),
+    *,
+    dense_width: int | None = None,
+    density: float | None = None,
+    batch: int = 128,
+    depth: int = 4,
+    implementation: str = "auto",
+) -> list[StepCase]:
+    """One case for each optimiser.
+
+    Args:
+        dense_width: of the perceptron's twin; 308 unless a density is given.
+        density: by default 0.05 for a ResNet, whose 3x3 convolutions but the first it holds for.
+
+    Raises:
+        BadValue: for an impossible case.
+    """
+    if model != "mlp" and density is None and dense_width is None:
+        density = RESNET_DENSITY
+    elif density is None and dense_width is None:
+        dense_width = DENSE_WIDTH
+    return [
+        StepCase(
+            model,
+            dense_width,
+            density,
+            name,
+            implementation,
+            classes=100 if model == "mlp" else 10,
+            depth=depth,
+            batch=batch,
+        )
+        for name in optimizers
+    ]
 
 
 def bench_step(
-    optimizers: tuple[str, ...] = ("sgd", "adam"),
-    dense_width: int = 308,
+    cases: Sequence[StepCase],
+    names: Sequence[str] = (),
     *,
-    input_shape: tuple[int, ...] = (3, 32, 32),
-    classes: int = 100,
-    depth: int = 4,
-    batch_size: int = 128,
     rounds: int = 15,
     threads: int = 1,
-    implementation: str = "auto",
     memory: bool = True,
     report: Callable[[str], None] = lambda what: None,
+    note: Callable[[str], None] = lambda what: None,
 ) -> list[Row]:
-    """Median time of one step (zero_grad, forward, loss, backward, masking, optimiser) of the SC-SDC sparse net.
+    """Median time of one step: zero_grad, forward, loss, backward, masking, optimiser.
 
-    All implementations of a case run in turn in this process; peak memory is taken in a fresh process for each.
+    All implementations of a case run in turn in this process; peak memory is taken in a fresh process for each, and
+    building the network counts. torch's own networks on images run in both memory formats, and the faster one stands.
 
     Args:
-        dense_width: width of the twin; the sparse net is input size + 4 wide.
-        implementation: of the optimiser ("auto": fused where torch has it).
+        names: of implementations (see `networks.make_step`); by default `names_for` the model.
         report: told what is being measured.
+        note: told of each implementation that is not here.
 
     Raises:
-        BadValue: for fewer than two rounds.
+        BadValue: for fewer than two rounds, or where no implementation is left.
     """
     if rounds < 2:
         raise BadValue(f"rounds must be at least 2, got {rounds}")
     rows = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for name in optimizers:
-            how = resolve_implementation(name, implementation)
-            case = f"step, dense width {dense_width}, depth {depth}, batch {batch_size}, {name} ({how})"
-            calls = {}
-            for kind in IMPLEMENTATIONS:
-                report(f"{name}: building {kind}")
-                spec = _spec(kind, name, dense_width, depth, implementation)
-                calls[kind] = make_step(spec, input_shape, classes, batch_size)
-            report(f"{name}: timing")
+    for case in cases:
+        how = resolve_implementation(case.optimizer, case.implementation)
+        calls, places = _calls(case, names or names_for(case.model), report, note)
+        report(f"{case.title}: timing")
+        with thread_limit(threads):
             times = interleaved(calls, rounds)
-            del calls
-            for kind in IMPLEMENTATIONS:
-                peak = nan
-                if memory:
-                    report(f"{name}: memory of {kind}")
-                    spec = _spec(kind, name, dense_width, depth, implementation)
-                    peak = _peak_mib(spec, input_shape, classes, batch_size, threads)
-                rows.append(Row(case, _label(kind), *median_and_spread(times[kind]), peak))
-    finally:
-        torch.set_num_threads(before)
+        del calls
+        for full in fastest(times, {full: name for full, (name, _) in places.items()}):
+            name, form = places[full]
+            peak = nan
+            if memory:
+                report(f"{case.title}: memory of {full}")
+                peak = peak_mib(make_step, (name, case, form), (name, case.small(), form), threads=threads)
+            title = f"{case.title} ({how}), {threads_text(threads)}"
+            rows.append(Row(title, full, *median_and_spread(times[full]), peak))
     return rows
 
 
-def _label(kind: str) -> str:
-    return "masked (gradient and step hooks)" if kind == "masked" else kind
-
-
-def _spec(kind: str, optimizer: str, dense_width: int, depth: int, implementation: str) -> RunSpec:
-    content: dict[str, object] = {
-        "model": {"depth": depth},
-        "optimizer": {"name": optimizer, "implementation": implementation},
-    }
-    if kind == "dense twin":
-        content["model"] = {"depth": depth, "width": dense_width}
-    else:
-        content["mask"] = {"twin_width": dense_width, "execution": kind}
-    return validate(RunSpec, content)
-
-
-def make_step(spec: RunSpec, input_shape: tuple[int, ...], classes: int, batch_size: int) -> Callable[[], torch.Tensor]:
-    """A closure that takes one optimisation step of the specified network on a fixed random batch."""
-    network = build(spec, input_shape, classes)
-    model = network.model.train()
-    optimizer = optimizer_for(spec, model)
-    sparse = Sparse(model, network.masks, optimizer)
-    draw = stream(0, "bench")
-    x = torch.randn((batch_size, *input_shape), generator=draw)
-    y = torch.randint(classes, (batch_size,), generator=draw)
-
-    def step() -> torch.Tensor:
-        sparse.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        sparse.optimizer.step()
-        return loss.detach()
-
-    return step
-
-
-def _peak_mib(spec: RunSpec, input_shape: tuple[int, ...], classes: int, batch_size: int, threads: int) -> float:
-    context = mp.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_measure_peak, args=(theirs, spec.changes(), input_shape, classes, batch_size, threads)
-    )
-    process.start()
-    theirs.close()
-    try:
-        return float(ours.recv())
-    except EOFError:
-        return nan
-    finally:
-        process.join()
-
-
-def _measure_peak(
-    pipe: Connection,
-    changes: dict[str, object],
-    input_shape: tuple[int, ...],
-    classes: int,
-    batch_size: int,
-    threads: int,
-) -> None:
-    torch.set_num_threads(threads)
-    # One product of each kind first, so that lazily loaded kernels count as imports.
-    make_step(validate(RunSpec, {"mask": {"density": 0.5, "execution": "compact"}}), (4,), 2, 2)()
-    level = resident_mib("VmRSS")
-    step = make_step(validate(RunSpec, changes), input_shape, classes, batch_size)
-    for _ in range(3):
-        step()
-    pipe.send(resident_mib("VmHWM") - level)
+def _calls(
+    case: StepCase, names: Sequence[str], report: Callable[[str], None], note: Callable[[str], None]
+) -> tuple[dict[str, Step], dict[str, tuple[str, str]]]:
+    """Label -> step, and label -> (implementation, form)."""
+    calls: dict[str, Step] = {}
+    places: dict[str, tuple[str, str]] = {}
+    for name in names:
+        formats = ("contiguous", "channels-last") if case.model != "mlp" and name != "compact" else ("",)
+        for form in formats:
+            report(f"{case.title}: building {name}")
+            try:
+                calls[label(name, form)] = make_step(name, case, form)
+            except Missing as missing:
+                note(str(missing))
+                break
+            places[label(name, form)] = (name, form)
+    if not calls:
+        raise BadValue(f"{case.title}: none of {', '.join(names)} is here and can do it; try masked")
+    return calls, places

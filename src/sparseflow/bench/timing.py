@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from math import nan
-from pathlib import Path
+from math import ceil, nan
 from typing import Any
+
+import torch
+
+from sparseflow.core import BadValue
 
 
 @dataclass(frozen=True)
@@ -19,42 +24,89 @@ class Row:
     implementation: str
     median_ms: float
     spread_ms: float
-    """Half the distance between the quartiles."""
+    """Half the distance between the quartiles; NaN of a single round."""
     peak_mib: float
-    """Highest resident memory of a process that did this alone, above its level after imports; NaN if not measured."""
+    """Highest resident memory of a process that did this alone, above its level after imports; NaN if not measured.
+
+    (Of a sweep: of all its processes together, imports included.)"""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Milliseconds of each call, the calls in turn, so that a machine whose speed drifts slows all of them alike."""
-    for call in calls.values():
-        for _ in range(warm_up):
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2, turn_ms: float = 0.0
+) -> dict[str, list[float]]:
+    """Milliseconds of each call, the calls in turn, so that a machine whose speed drifts slows all of them alike.
+
+    Args:
+        turn_ms: a turn repeats a call until about so much time has passed, and counts the mean. Short calls need it:
+            they would be timed with the caches full of what the implementation before them left.
+
+    Raises:
+        BadValue: for fewer than one round.
+    """
+    if rounds < 1:
+        raise BadValue(f"rounds must be at least 1, got {rounds}")
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        start = time.perf_counter()
+        for _ in range(max(1, warm_up - 1)):
             call()
+        once = 1e3 * (time.perf_counter() - start) / max(1, warm_up - 1)
+        repeats[name] = max(1, ceil(turn_ms / max(once, 1e-3)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             start = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            for _ in range(repeats[name]):
+                call()
+            times[name].append(1e3 * (time.perf_counter() - start) / repeats[name])
     return times
 
 
 def median_and_spread(times: Sequence[float]) -> tuple[float, float]:
+    """The median and half the distance between the quartiles; one value has no spread (NaN)."""
     if len(times) < 2:
-        return times[0], 0.0
+        return times[0], nan
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return middle, (high - low) / 2
 
 
-def resident_mib(what: str) -> float:
-    """This process's resident memory now ("VmRSS") or at its highest ("VmHWM"); NaN where the system has no /proc.
+def fastest(times: Mapping[str, Sequence[float]], owner: Mapping[str, str]) -> list[str]:
+    """Of each owner the label whose median is lowest; owners in the order of their first label.
 
-    (`getrusage` would do for the highest, but a child starts with its parent's.)
+    Args:
+        owner: label -> whom it stands for, such as one form of an implementation -> the implementation.
     """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return nan
-    line = next(line for line in status.read_text().splitlines() if line.startswith(what))
-    return int(line.split()[1]) / 1024
+    best: dict[str, str] = {}
+    for label, whose in owner.items():
+        if whose not in best or median_and_spread(times[label])[0] < median_and_spread(times[best[whose]])[0]:
+            best[whose] = label
+    return list(best.values())
+
+
+def threads_text(threads: int) -> str:
+    return f"{threads} thread" + ("" if threads == 1 else "s")
+
+
+@contextmanager
+def thread_limit(threads: int) -> Iterator[None]:
+    """Inside, torch and every OpenMP library loaded so far use this many threads.
+
+    (A rival may bring an OpenMP runtime of its own, which torch.set_num_threads does not reach.)
+
+    Raises:
+        BadValue: for less than one thread.
+    """
+    if threads < 1:
+        raise BadValue(f"threads must be at least 1, got {threads}")
+    pools = importlib.import_module("threadpoolctl")  # comes with scikit-learn; it has no types
+    before = torch.get_num_threads()
+    with pools.threadpool_limits(limits=threads):
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
