@@ -24,11 +24,9 @@ class CsrKernel:
     def __init__(self, structure: Structure) -> None:
         self._starts, self._outs = structure.starts, structure.outs
         self._shape = structure.shape
-        outs = structure.outs.long()
-        # A stable sort by output keeps inputs rising within each output: W's rows among values ordered by input.
-        self._order = torch.argsort(outs, stable=True)
+        self._order = structure.by_row()
         self._cols = structure.ins()[self._order].int()
-        counts = torch.bincount(outs, minlength=structure.shape[0])
+        counts = torch.bincount(structure.outs, minlength=structure.shape[0])
         self._rows = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
     def forward(self, values: Tensor, x: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:

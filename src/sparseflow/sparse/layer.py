@@ -84,6 +84,11 @@ class CompactLayer(nn.Module, ABC):
     def active_mask(self) -> Tensor:
         return self._scattered(torch.ones_like(self.values, dtype=torch.bool))
 
+    def has_mask(self, mask: Tensor) -> bool:
+        if mask.shape != self.weight_shape or int(mask.count_nonzero()) != self.values.numel():
+            return False
+        return bool(mask.to(self.outs.device).reshape(-1)[self.structure.flat()].all())
+
     @torch.no_grad()
     def dense_weight(self) -> Tensor:
         return self._scattered(self.values.detach())
@@ -92,8 +97,27 @@ class CompactLayer(nn.Module, ABC):
     def set_active(self, values: Tensor) -> None:
         if values.numel() != self.values.numel():
             raise BadValue(f"the layer has {self.values.numel():,} active weights, got {values.numel():,} values")
-        order = self.structure.by_row().to(values.device)
-        self.values.copy_(values.reshape(-1)[order])
+        self.values[self.structure.by_row()] = values.reshape(-1).to(self.values)
+
+    @torch.no_grad()
+    def rewire_(self, drop: Tensor, grow: Tensor) -> Tensor:
+        """Replace active weights: what is dropped is gone, what is grown starts at 0; see `Structure.rewired`.
+
+        Args:
+            drop: indices of `values`, int64.
+            grow: indices in the flattened dense weight, int64.
+
+        Returns:
+            For each of the new values its index among the old ones, -1 for a grown one: how an optimiser's state of
+            `values` moves. The parameter stays the same object; its gradient is dropped.
+        """
+        structure, source = self.structure.rewired(drop.to(self.outs.device), grow.to(self.outs.device))
+        moved = self.values.detach()[source.clamp(min=0)] if self.values.numel() else self.values.new_zeros(len(source))
+        self.values.grad = None
+        self.values.data = moved.masked_fill_(source < 0, 0.0)
+        self.starts, self.outs = structure.starts, structure.outs
+        self._settle()
+        return source
 
     @contextmanager
     def tapped(self) -> Iterator[Tensor]:

@@ -37,21 +37,51 @@ class Structure:
         if mask.dtype is not torch.bool or mask.dim() < 2:
             raise BadValue(f"a structure needs a bool mask (out, in, ...), got {mask.dtype} of {tuple(mask.shape)}")
         flat = mask.flatten(1)
-        ins, outs = flat.t().nonzero(as_tuple=True)
-        return cls._of(ins, outs, (flat.shape[0], flat.shape[1]))
+        return cls.of_keys(flat.t().flatten().nonzero().squeeze(1), (flat.shape[0], flat.shape[1]))
 
     @classmethod
     def of_keys(cls, keys: Tensor, shape: tuple[int, int]) -> Structure:
         """From keys `in * out_features + out`, int64, rising."""
-        return cls._of(keys // shape[0], keys % shape[0], shape)
+        if keys.numel() > MOST_VALUES:
+            raise BadValue(f"a compact layer holds at most {MOST_VALUES:,} active weights, got {keys.numel():,}")
+        firsts = torch.arange(shape[1] + 1, device=keys.device) * shape[0]
+        return cls(shape, torch.searchsorted(keys, firsts).int(), (keys % shape[0]).int())
 
-    @classmethod
-    def _of(cls, ins: Tensor, outs: Tensor, shape: tuple[int, int]) -> Structure:
-        if ins.numel() > MOST_VALUES:
-            raise BadValue(f"a compact layer holds at most {MOST_VALUES:,} active weights, got {ins.numel():,}")
-        counts = torch.bincount(ins, minlength=shape[1])
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
-        return cls(shape, starts, outs.int())
+    def rewired(self, drop: Tensor, grow: Tensor) -> tuple[Structure, Tensor]:
+        """The structure without some of its weights and with others, by a merge: nothing dense is made.
+
+        Args:
+            drop: indices of values, int64.
+            grow: indices in the flattened dense weight, int64; none that stays active.
+
+        Returns:
+            The new structure, and for each of its values the index among the old ones, -1 for a grown one.
+
+        Raises:
+            BadValue: for an index that is out of range or twice there, or a weight grown where one stays.
+        """
+        _check_indices("drop", drop, self.active)
+        _check_indices("grow", grow, self.shape[0] * self.shape[1])
+        stays = torch.ones(self.active, dtype=torch.bool, device=self.outs.device)
+        stays[drop] = False
+        if int(stays.count_nonzero()) != self.active - drop.numel():
+            raise BadValue("drop names a weight twice")
+        kept = self.keys()[stays]
+        grown = (grow % self.shape[1] * self.shape[0] + grow // self.shape[1]).sort().values
+        if bool((grown.diff() == 0).any()):
+            raise BadValue("grow names a weight twice")
+        before = torch.searchsorted(kept, grown)
+        if kept.numel() and bool((kept[before.clamp(max=kept.numel() - 1)] == grown).any()):
+            raise BadValue("a weight to grow is active already")
+        keys = kept.new_empty(kept.numel() + grown.numel())
+        source = torch.full_like(keys, -1)
+        at = before + torch.arange(grown.numel(), device=keys.device)
+        old = torch.ones(keys.numel(), dtype=torch.bool, device=keys.device)
+        old[at] = False
+        keys[at] = grown
+        keys.masked_scatter_(old, kept)
+        source.masked_scatter_(old, stays.nonzero().squeeze(1))
+        return Structure.of_keys(keys, self.shape), source
 
     @property
     def active(self) -> int:
@@ -68,11 +98,15 @@ class Structure:
 
     def flat(self) -> Tensor:
         """Index of each value in the flattened dense weight, (active,) int64."""
-        return self.outs.long() * self.shape[1] + self.ins()
+        return self.outs.long().mul_(self.shape[1]).add_(self.ins())
 
     def by_row(self) -> Tensor:
-        """Row-major index, among the active weights, of each value: values = row_major_values[by_row()]."""
-        rank = torch.empty(self.active, dtype=torch.int64, device=self.outs.device)
-        order = self.flat().argsort()
-        rank[order] = torch.arange(self.active, device=self.outs.device)
-        return rank
+        """Which value stands at each row-major place of the active weights: row_major = values[by_row()]."""
+        return torch.argsort(self.outs, stable=True)
+
+
+def _check_indices(name: str, index: Tensor, size: int) -> None:
+    if index.dtype is not torch.int64 or index.dim() != 1:
+        raise BadValue(f"{name} must be a flat int64 tensor, got {index.dtype} of shape {tuple(index.shape)}")
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
+        raise BadValue(f"{name} must lie in [0, {size:,}), got {int(index.min()):,} to {int(index.max()):,}")
