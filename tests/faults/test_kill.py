@@ -17,7 +17,7 @@ from sparseflow.study import Store
 
 TIMES = ("started", "finished", "wall_s")
 STUDY = [
-    "compare", "digits", "--seeds", "1", "--set", "train.epochs=150", "--set", "compare.dense_widths=[0.4]",
+    "compare", "digits", "--seeds", "2", "--set", "train.epochs=150", "--set", "compare.dense_widths=[0.4]",
     "--set", "compare.variants=[NR, DA_BN_DO]",
 ]  # fmt: skip
 

@@ -71,6 +71,40 @@ def test_a_run_whose_worker_always_dies_is_given_up(small):
     assert f"died {pool_module.ATTEMPTS} times (killed by signal 9)" in result.error
 
 
+def test_a_killed_worker_costs_its_group_nothing(small, tmp_path):
+    specs = [small(seed=s) for s in range(4)]
+    killed = []
+
+    def kill_once(event, events):
+        if event.kind == "started" and len(events) == 3 and not killed:
+            killed.append(active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    events = collect([specs[:3], specs[3]], Surroundings(checkpoints=tmp_path), on_event=kill_once)
+    quiet = ended(collect([specs[2], [specs[3], specs[1], specs[0]]], Surroundings()))
+    assert killed
+    assert [e.spec.seed for e in events if e.kind == "started"] == [0, 1, 2, 0, 1, 2, 3]
+    assert {n: r.digest for n, r in ended(events).items()} == {n: r.digest for n, r in quiet.items()}
+    assert all(r.stacked and r.status == "finished" for r in quiet.values())
+
+
+def test_one_that_kills_its_workers_does_not_take_its_group_along(small):
+    """In the last attempt each run of a group has a worker of its own."""
+    specs = [small(seed=s) for s in range(3)]
+    last = {spec.name: 0 for spec in specs}
+
+    def kill(event, events):
+        if event.kind == "started":
+            last[event.spec.name] += 1
+            if event.spec is specs[1]:
+                for child in active_children():
+                    os.kill(child.pid, signal.SIGKILL)
+
+    results = ended(collect([specs], Surroundings(), on_event=kill))
+    assert [results[spec.name].status for spec in specs] == ["finished", "failed", "finished"]
+    assert last == dict.fromkeys(last, pool_module.ATTEMPTS)
+
+
 def test_a_raising_run_is_recorded_and_the_others_go_on(small):
     bad = small(data={"name": "/nowhere/at-all.npz"})
     results = ended(collect([bad, small()], Surroundings()))

@@ -49,6 +49,7 @@ KNOBS = {
     "train.batch_size": (16, {}),
     "train.dtype": ("float64", {}),
     "train.eval_every": (0, {"measure": {"points": 0}}),
+    "train.stack": ("never", {}),
     "measure.points": (5, {}),
     "measure.gradient_flow": (False, {}),
     "measure.probe_size": (40, {}),
@@ -97,4 +98,4 @@ def test_the_knob_changes_something(knob, small, cache):
 def _everything(spec, cache):
     rows: list = []
     result = execute(spec, Surroundings(), cache, rows.extend)
-    return result.digest, result.execution, sorted(rows)
+    return result.digest, result.execution, result.stacked, sorted(rows)

@@ -74,7 +74,17 @@ def run_comparison(
     study = (spec.study_name, "compare", {"spec": spec.changes(), "facts": asdict(facts)})
     try:
         with Show(console, places) as show:
-            tally = drive(runs, out, surroundings, jobs, show, study=study, data_digest=facts.digest, finish=finish)
+            tally = drive(
+                runs,
+                out,
+                surroundings,
+                jobs,
+                show,
+                study=study,
+                data_digest=facts.digest,
+                shape=(facts.input_shape, facts.classes),
+                finish=finish,
+            )
     finally:
         for page in pages:
             console.print(f"report: {page}")

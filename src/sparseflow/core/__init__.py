@@ -12,12 +12,13 @@ from sparseflow.core.errors import (
     check_fraction,
     check_positive,
 )
-from sparseflow.core.protocols import Metric, Moment, Probe, Recorder
+from sparseflow.core.protocols import GradientProbe, Metric, Moment, Probe, Recorder
 from sparseflow.core.streams import global_stream, stream, stream_seed
 from sparseflow.core.weights import (
     Batch,
     Loss,
     Masks,
+    ModelMasks,
     Shapes,
     StandsForWeight,
     active_counts,
@@ -41,9 +42,11 @@ __all__ = [
     "Busy",
     "Catalog",
     "Entry",
+    "GradientProbe",
     "Loss",
     "Masks",
     "Metric",
+    "ModelMasks",
     "Moment",
     "Probe",
     "Recorder",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
-from sparseflow.core.weights import Masks
+from sparseflow.core.weights import Batch, Loss, Masks
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,25 @@ class Probe(Protocol):
     """A measurement taken at the points of training that a run asks for; it must leave the model as it was."""
 
     def __call__(self, model: nn.Module, masks: Masks) -> Mapping[Metric, float]: ...
+
+
+@runtime_checkable
+class GradientProbe(Protocol):
+    """A probe that can be told a gradient instead of taking it, so that those of many networks are taken together."""
+
+    @property
+    def loss(self) -> Loss: ...
+
+    @property
+    def batches(self) -> Sequence[Batch]: ...
+
+    def takes_gradients(self) -> bool:
+        """Whether the mean gradient over all examples of `batches`, with batch statistics, is all that it needs."""
+        ...
+
+    def of_gradients(self, model: nn.Module, masks: Masks, gradients: Mapping[str, Tensor]) -> Mapping[Metric, float]:
+        """As a call, from parameter name -> that gradient, masked entries included."""
+        ...
 
 
 class Recorder(Protocol):

@@ -8,7 +8,7 @@ of weights by the dense parameter's name and meets compact layers through `Stand
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -39,6 +39,10 @@ class StandsForWeight(Protocol):
         """Bool tensor of `weight_shape`."""
         ...
 
+    def has_mask(self, mask: Tensor) -> bool:
+        """Whether the layer's pattern is this mask."""
+        ...
+
     def dense_weight(self) -> Tensor:
         """The weight as a dense tensor of `weight_shape`, zeros where inactive; detached."""
         ...
@@ -50,6 +54,35 @@ class StandsForWeight(Protocol):
     def tapped(self) -> AbstractContextManager[Tensor]:
         """Inside, a forward pass depends on the yielded leaf so that its gradient is dLoss/dWeight, dense."""
         ...
+
+
+class ModelMasks(Mapping[str, Tensor]):
+    """The masks of a model's sparse layers, of which a compact layer's is made from the layer whenever it is asked for.
+
+    A mask has as many bytes as the dense weight has entries: kept for every compact layer, they would outweigh it.
+
+    Args:
+        kept: masks of layers in masked execution.
+        names: of all the weights that have a mask, in order; those not kept are of compact layers.
+    """
+
+    def __init__(self, model: nn.Module, kept: Masks, names: Iterable[str]) -> None:
+        layers = stand_ins(model)
+        self._sources = {name: kept[name] if name in kept else layers[name] for name in names}
+
+    def __getitem__(self, name: str) -> Tensor:
+        source = self._sources[name]
+        return source if isinstance(source, Tensor) else source.active_mask()
+
+    def is_of(self, name: str, layer: object) -> bool:
+        """Whether the mask is this very layer's, and so needs no comparison."""
+        return self._sources.get(name) is layer
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
 
 def join(prefix: str, name: str) -> str:
@@ -97,7 +130,7 @@ def active_counts(model: nn.Module, masks: Masks) -> dict[str, int]:
         if name in compact:
             counts[name] = compact[name].values.numel()
         else:
-            counts[name] = int(masks[name].sum()) if name in masks else shape.numel()
+            counts[name] = int(masks[name].count_nonzero()) if name in masks else shape.numel()
     return counts
 
 
@@ -107,10 +140,13 @@ def check_masks(model: nn.Module, masks: Masks) -> None:
     Raises:
         BadValue: naming the mask, its shape or dtype, and what the model has.
     """
-    shapes = weight_shapes(model)
-    for name, mask in masks.items():
+    shapes, compact = weight_shapes(model), stand_ins(model)
+    for name in masks:
         if name not in shapes:
             raise BadValue(f"mask {name!r} matches no weight of the model (it has: {', '.join(shapes) or 'none'})")
+        if name in compact and isinstance(masks, ModelMasks) and masks.is_of(name, compact[name]):
+            continue
+        mask = masks[name]
         if mask.dtype is not torch.bool:
             raise BadValue(f"mask {name!r} must be a bool tensor, got {mask.dtype}")
         if mask.shape != shapes[name]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -12,6 +12,9 @@ from sparseflow.core import BadValue, check_positive, stream
 from sparseflow.data.dataset import Dataset, Split
 from sparseflow.data.statistics import mean_std
 from sparseflow.data.stratify import complement, stratified
+
+KEPT_BYTES = 64 * 2**20
+"""Splits whose normalised inputs take at most this are normalised once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,8 @@ class Prepared:
     flip_ok: bool
     dtype: torch.dtype
     digest: str
+    _kept: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    """Position of a split -> its normalised inputs."""
 
     @property
     def device(self) -> torch.device:
@@ -58,8 +63,21 @@ class Prepared:
         shape = (-1, *(1,) * (len(self.input_shape) - 1))
         return (x - self.mean.view(shape)).div_(self.std.view(shape)).to(self.dtype)
 
+    def normalised(self, split: Split) -> Tensor | None:
+        """All inputs of one of the three splits, normalised once; None for another split or one too large to keep."""
+        place = next((k for k, own in enumerate((self.train, self.val, self.test)) if split is own), None)
+        if place is None or split.x.numel() * self.dtype.itemsize > KEPT_BYTES:
+            return None
+        if place not in self._kept:
+            self._kept[place] = self.normalise(split.x)
+        return self._kept[place]
+
     def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised inputs and labels of `split` at `indices` (int64, on any device)."""
+        ready = self.normalised(split)
+        if ready is not None:
+            at = indices.to(self.device)
+            return ready.index_select(0, at), split.y.index_select(0, at)
         taken = split.take(indices)
         return self.normalise(taken.x), taken.y
 

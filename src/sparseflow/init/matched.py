@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sparseflow.core import Masks, Shapes, active_counts, set_active, stream, weight_shapes, weight_values
+from sparseflow.core import Masks, Shapes, active_counts, set_active, stand_ins, stream, weight_shapes, weight_values
 from sparseflow.init.draw import Scheme
 
 
@@ -23,10 +23,11 @@ def draw_active_(
     """
     scheme = scheme or Scheme()
     shapes, carriers, counts = weight_shapes(model), weight_values(model), active_counts(model, masks)
+    compact = stand_ins(model)
     for name, shape in shapes.items():
         formula = (fans_of or shapes)[name]
         draw = scheme.draw(formula, counts[name], stream(seed, "init", name, *shape), carriers[name].dtype)
-        set_active(model, name, draw, masks.get(name))
+        set_active(model, name, draw, None if name in compact else masks.get(name))
 
 
 def from_twin_(model: nn.Module, masks: Masks, twin: Shapes, scheme: Scheme | None = None, *, seed: int = 0) -> None:

@@ -135,10 +135,10 @@ def gradient_flow(
     check_masks(model, masks)
     active = _active_masks(model, masks)
     counts = active_counts(model, masks)
-    names = [*weight_shapes(model), *(other_parameters(model) if others else ())]
+    names = measured_names(model, others=others)
 
     def flow(some: Iterable[Batch]) -> GradientFlow:
-        layers = _norms(mean_weight_gradients(model, loss, some, names), active, counts)
+        layers = layer_flows(mean_weight_gradients(model, loss, some, names), active, counts)
         return GradientFlow.of(layers, per_weight=per_weight)
 
     with _probing(model, batch_norm):
@@ -148,11 +148,17 @@ def gradient_flow(
         return GradientFlow.mean(flows) if flows else flow(())
 
 
+def measured_names(model: nn.Module, *, others: bool) -> list[str]:
+    """The layers of a gradient flow: the weights and, if asked for, the other parameters."""
+    return [*weight_shapes(model), *(other_parameters(model) if others else ())]
+
+
 def _active_masks(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
     return dict(masks) | {name: layer.active_mask() for name, layer in stand_ins(model).items()}
 
 
-def _norms(gradients: Mapping[str, Tensor], masks: Masks, counts: Mapping[str, int]) -> dict[str, LayerFlow]:
+def layer_flows(gradients: Mapping[str, Tensor], masks: Masks, counts: Mapping[str, int]) -> dict[str, LayerFlow]:
+    """Weight name -> norms of its gradient, from dense gradients, the masks of sparse layers and active weights."""
     layers = {}
     for name, gradient in gradients.items():
         # In float64 where sums of squares over millions of float32 entries would lose digits.

@@ -6,6 +6,7 @@ from sparseflow.sparse.convert import Conversion, compact, expand
 from sparseflow.sparse.crossover import worth_compacting
 from sparseflow.sparse.layer import CompactLayer
 from sparseflow.sparse.linear import CompactLinear
+from sparseflow.sparse.native import kernels
 from sparseflow.sparse.structure import Structure
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "choose",
     "compact",
     "expand",
+    "kernels",
     "worth_compacting",
 ]

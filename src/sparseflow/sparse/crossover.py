@@ -201,8 +201,9 @@ def _default_cache() -> Path:
 
 def _machine() -> str:
     """What times depend on besides the case."""
-    kernels = native.linear().isa() if native.available() else "torch"
-    return f"{_processor()} / {kernels} / torch {torch.__version__} / sparseflow {version('sparseflow')}"
+    return (
+        f"{_processor()} / kernels {native.kernels()} / torch {torch.__version__} / sparseflow {version('sparseflow')}"
+    )
 
 
 def _processor() -> str:

@@ -31,6 +31,11 @@ def available() -> bool:
     return True
 
 
+def kernels() -> str:
+    """The instruction set of the C kernels in use, "none" without them; part of what a run's bits depend on."""
+    return str(linear().isa()) if available() else "none"
+
+
 def linear() -> ModuleType:
     """Products of linear layers, and `turn`."""
     return import_module("sparseflow.sparse._linear")

@@ -18,9 +18,10 @@ from sparseflow.study.build import Network, active_per_layer, build, maximum_wid
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.drive import Interrupted, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
+from sparseflow.study.groups import grouped
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, presets, read_preset, validate
-from sparseflow.study.run import DataCache, RunResult, Surroundings, execute
+from sparseflow.study.run import DataCache, RunResult, Surroundings, execute, execute_group
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
 
@@ -56,6 +57,8 @@ __all__ = [
     "compare_cells",
     "drive",
     "execute",
+    "execute_group",
+    "grouped",
     "kendall_rows",
     "maximum_width",
     "now",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparseflow.core import BadStore, SparseflowError
+from sparseflow.study.groups import grouped
 from sparseflow.study.lock import locked
 from sparseflow.study.pool import Event, run_pool
 from sparseflow.study.run import Surroundings
@@ -46,6 +47,7 @@ def drive(
     *,
     study: tuple[str, str, Mapping[str, Any]],
     data_digest: str,
+    shape: tuple[tuple[int, ...], int] | None = None,
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
     """Execute every run that the folder does not hold yet.
@@ -54,6 +56,7 @@ def drive(
         out: output folder; it holds `results.db` and is locked meanwhile.
         study: (name, kind, specification) entered into the store.
         data_digest: of the data set that the runs train on.
+        shape: of its examples, and its number of classes: small runs are then trained together (`study.groups`).
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
@@ -82,7 +85,7 @@ def drive(
             interrupted = False
             try:
                 if rest:
-                    run_pool(rest, surroundings, jobs, handle)
+                    run_pool(grouped(rest, jobs, *shape) if shape else rest, surroundings, jobs, handle)
             except KeyboardInterrupt:
                 interrupted = True
             finish(store)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 
 from sparseflow.core import stream
-from sparseflow.study.build import build, optimizer_for, plan_for
+from sparseflow.data import Prepared
+from sparseflow.study.build import build, optimizer_for, plan_for, stacks
+from sparseflow.study.groups import MOST_TOGETHER, shape_key
 from sparseflow.study.run import DataCache, Surroundings
 from sparseflow.study.spec import RunSpec
-from sparseflow.train import Trainer, evaluate
+from sparseflow.train import Stack, Trainer
 
 _WARM_UP, _STEPS, _SECONDS = 1, 5, 1.0
 
@@ -39,6 +43,7 @@ class Estimator:
             watch: told how many kinds have been timed, of how many.
         """
         kinds = {_kind(run): run for run in reversed(runs)}
+        alike = Counter(shape_key(run) for run in runs)
         first_of_size = {_size(run): _kind(run) for run in reversed(runs)}
         order = [*first_of_size.values(), *(kind for kind in reversed(kinds) if kind not in first_of_size.values())]
         timed: dict[str, float] = {}
@@ -50,7 +55,7 @@ class Estimator:
                 if k >= len(first_of_size) and time.monotonic() - began > self._budget_s:
                     break
                 watch(k, len(order))
-                timed[kind] = self._time(kinds[kind])
+                timed[kind] = self._time(kinds[kind], min(MOST_TOGETHER, alike[shape_key(kinds[kind])]))
         finally:
             torch.set_num_threads(before)
         of_size: dict[str, list[float]] = {}
@@ -58,27 +63,52 @@ class Estimator:
             of_size.setdefault(_size(kinds[kind]), []).append(seconds)
         return sum(timed[_kind(run)] if _kind(run) in timed else fmean(of_size[_size(run)]) for run in runs)
 
-    def _time(self, spec: RunSpec) -> float:
+    def _time(self, spec: RunSpec, together: int) -> float:
+        """Seconds of one run, of which `together` would share a program if they are trained stacked."""
         began = time.perf_counter()
         data = self._cache.prepared(spec)
-        network = build(spec, data.input_shape, data.classes, self._surroundings.device)
-        start_up = time.perf_counter() - began
-        optimizer = optimizer_for(spec, network.model)
-        trainer = Trainer(network.model, network.masks, optimizer, data, plan_for(spec))
-        indices = torch.arange(min(spec.train.batch_size, len(data.train)), device=data.device)
-        draws = stream(0, "estimate")
-        step = _median(lambda: trainer.train_step(indices, draws))
-        self._step_ms.setdefault(_size(spec), 1e3 * step)
-        sample = data.test.take(torch.arange(min(1000, len(data.test))))
-        evaluation = (
-            _median(lambda: evaluate(network.model, data, sample, trainer.plan.loss)) * len(data.test) / len(sample)
-        )
-        points = spec.measure.points
+        stacked = stacks(spec, data.input_shape, data.classes)
+        trainers = [self._trainer(spec, data, seed) for seed in range(together if stacked else 1)]
+        start_up = (time.perf_counter() - began) / len(trainers)
+        lead = trainers[0]
+        timed: _Timed = _stacked(trainers) if stacked else _alone(lead)
+        step, evaluation = _median(timed.step), _median(timed.evaluate)
+        self._step_ms.setdefault(_size(spec), 1e3 * step / len(trainers))
+        points, every = spec.measure.points, spec.train.eval_every
         flow = points * step * min(spec.measure.probe_size, len(data.train)) / spec.train.batch_size
-        every = spec.train.eval_every
         evaluations = points + (spec.train.epochs / every if every else 1)
-        total = start_up + trainer.total_steps * step + evaluations * evaluation
-        return total + (flow if spec.measure.gradient_flow else 0.0)
+        work = lead.total_steps * step + evaluations * evaluation + (flow if spec.measure.gradient_flow else 0.0)
+        return start_up + work / len(trainers)
+
+    def _trainer(self, spec: RunSpec, data: Prepared, seed: int) -> Trainer:
+        own = spec.model_copy(update={"seed": seed})
+        network = build(own, data.input_shape, data.classes, self._surroundings.device)
+        return Trainer(network.model, network.masks, optimizer_for(own, network.model), data, plan_for(own))
+
+
+class _Timed(NamedTuple):
+    """What a training does over and over."""
+
+    step: Callable[[], object]
+    evaluate: Callable[[], object]
+
+
+def _alone(trainer: Trainer) -> _Timed:
+    data = trainer.data
+    indices = torch.arange(min(trainer.plan.batch_size, len(data.train)), device=data.device)
+    draws = stream(0, "estimate")
+    return _Timed(lambda: trainer.train_step(indices, draws), trainer.evaluate)
+
+
+def _stacked(trainers: list[Trainer]) -> _Timed:
+    stack, data = Stack(trainers), trainers[0].data
+    indices = torch.arange(min(trainers[0].plan.batch_size, len(data.train)), device=data.device)
+    indices = indices.expand(len(trainers), -1)
+    y = data.train.y[indices]
+    losses = torch.empty(len(trainers), dtype=data.dtype, device=data.device)
+    augment = [stream(0, "estimate") for _ in trainers]
+    dropout = [torch.Generator(data.device) for _ in trainers]
+    return _Timed(lambda: stack.train_step(indices, y, losses, augment, dropout), stack.evaluate)
 
 
 def _kind(run: RunSpec) -> str:

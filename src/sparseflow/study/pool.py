@@ -7,9 +7,8 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -17,8 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from sparseflow.core import SparseflowError
-from sparseflow.study.run import DataCache, Row, RunResult, Surroundings, execute
+from sparseflow.study.run import DataCache, Row, RunResult, Surroundings, execute_group
 from sparseflow.study.spec import RunSpec
 
 ATTEMPTS = 3
@@ -39,15 +37,23 @@ class Event:
     payload: Any = None
 
 
-def run_pool(specs: Iterable[RunSpec], surroundings: Surroundings, jobs: int, handle: Callable[[Event], None]) -> None:
+def run_pool(
+    tasks: Iterable[RunSpec | Sequence[RunSpec]],
+    surroundings: Surroundings,
+    jobs: int,
+    handle: Callable[[Event], None],
+) -> None:
     """Execute runs on `jobs` worker processes and report everything to `handle`, in this process.
 
-    A run that raises ends as "failed" with its traceback; a run whose worker dies is tried again, from its checkpoint,
-    up to `ATTEMPTS` times. If this process dies, its workers exit. On KeyboardInterrupt the runs in flight are asked to
-    stop after their epoch and to leave a checkpoint, workers that take longer than `STOP_SECONDS` are ended, and the
-    interrupt goes on.
+    A task is a run, or a group of runs that a worker carries out together (`study.groups`).
+
+    A run that raises ends as "failed" with its traceback. Runs whose worker dies are tried again, from their
+    checkpoints, up to `ATTEMPTS` times, in the last attempt each by itself. If this process dies, its workers exit. On
+    KeyboardInterrupt the runs in flight are asked to stop after their epoch and to leave a checkpoint, workers that
+    take longer than `STOP_SECONDS` are ended, and the interrupt goes on.
     """
-    pool = _Pool(deque((spec, 1) for spec in specs), surroundings, jobs, handle)
+    groups = [(task,) if isinstance(task, RunSpec) else tuple(task) for task in tasks]
+    pool = _Pool(deque(_Task(group, 1) for group in groups), surroundings, jobs, handle)
     try:
         pool.work()
     except BaseException:
@@ -57,8 +63,16 @@ def run_pool(specs: Iterable[RunSpec], surroundings: Surroundings, jobs: int, ha
         pool.close()
 
 
+@dataclass
+class _Task:
+    """Runs that a worker has in hand together; those that have ended are taken out."""
+
+    runs: tuple[RunSpec, ...]
+    attempt: int
+
+
 class _Worker:
-    """One process, the pipe to it and the run it is on."""
+    """One process, the pipe to it and the task it is on."""
 
     def __init__(self, context: Any, surroundings: Surroundings) -> None:
         self.pipe, theirs = context.Pipe()
@@ -66,12 +80,12 @@ class _Worker:
         with _threads_in_environment(surroundings.threads), _deaf_to_interrupts():
             self.process.start()
         theirs.close()
-        self.task: tuple[RunSpec, int] | None = None
+        self.task: _Task | None = None
 
 
 class _Pool:
     def __init__(
-        self, tasks: deque[tuple[RunSpec, int]], surroundings: Surroundings, jobs: int, handle: Callable[[Event], None]
+        self, tasks: deque[_Task], surroundings: Surroundings, jobs: int, handle: Callable[[Event], None]
     ) -> None:
         self._tasks, self._handle = tasks, handle
         self._surroundings = surroundings
@@ -90,13 +104,13 @@ class _Pool:
 
     def _assign(self, worker: _Worker) -> None:
         worker.task = self._tasks.popleft()
-        spec = worker.task[0]
         try:
-            worker.pipe.send(("run", spec.changes()))
+            worker.pipe.send(("run", [spec.changes() for spec in worker.task.runs]))
         except OSError:
             self._bury(worker)
             return
-        self._handle(Event("started", spec))
+        for spec in worker.task.runs:
+            self._handle(Event("started", spec))
 
     def _listen(self, seconds: float) -> None:
         ready = wait([w.pipe for w in self._workers], timeout=seconds)
@@ -107,30 +121,38 @@ class _Pool:
                 self._bury(worker)
                 continue
             assert worker.task is not None
-            spec = worker.task[0]
-            if kind == "rows":
-                self._handle(Event("rows", spec, payload))
-            else:
+            if kind == "done":
                 worker.task = None
-                self._handle(Event("ended", spec, RunResult(**payload)))
+                continue
+            name, content = payload
+            spec = next(run for run in worker.task.runs if run.name == name)
+            if kind == "rows":
+                self._handle(Event("rows", spec, content))
+            else:
+                worker.task.runs = tuple(run for run in worker.task.runs if run is not spec)
+                self._handle(Event("ended", spec, RunResult(**content)))
 
     def _bury(self, worker: _Worker) -> None:
-        """Take a dead worker out and put its run back, or give the run up after its last attempt."""
+        """Take a dead worker out and put its runs back, or give them up after their last attempt."""
         worker.process.join(1)
         worker.process.kill()  # one whose pipe broke but which lives must not train beside its own retry
         worker.process.join()
         worker.pipe.close()
         self._workers.remove(worker)
-        if worker.task is None:
+        task = worker.task
+        if task is None or not task.runs:
             return
-        spec, attempt = worker.task
-        if attempt < ATTEMPTS:
-            self._tasks.appendleft((spec, attempt + 1))
+        if task.attempt < ATTEMPTS:
+            again = task.attempt + 1
+            # One run of a group may be what kills the worker: in the end each has its own.
+            groups = [(run,) for run in task.runs] if again == ATTEMPTS else [task.runs]
+            self._tasks.extendleft(_Task(group, again) for group in reversed(groups))
             return
         code = worker.process.exitcode
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         error = f"its worker process died {ATTEMPTS} times ({how}); the machine may be short of memory"
-        self._handle(Event("ended", spec, RunResult("failed", error=error)))
+        for spec in task.runs:
+            self._handle(Event("ended", spec, RunResult("failed", error=error)))
 
     def stop(self) -> None:
         """Ask for the end of the epoch, wait a little, then end the rest."""
@@ -201,21 +223,17 @@ def _serve(pipe: Connection, surroundings: Surroundings) -> None:
             return
         if kind == "stop":
             continue
-        spec = RunSpec.model_validate(changes)
+        specs = [RunSpec.model_validate(some) for some in changes]
 
-        def emit(rows: list[Row]) -> None:
-            pipe.send(("rows", rows))
+        def emit(spec: RunSpec, rows: list[Row]) -> None:
+            pipe.send(("rows", (spec.name, rows)))
 
         def should_stop() -> bool:
             return pipe.poll() and pipe.recv()[0] == "stop"
 
-        try:
-            result = execute(spec, surroundings, cache, emit, should_stop)
-        except SparseflowError as error:
-            result = RunResult("failed", error=str(error))
-        except Exception:
-            result = RunResult("failed", error=traceback.format_exc())
-        pipe.send(("ended", result.as_dict()))
+        for spec, result in execute_group(specs, surroundings, cache, emit, should_stop):
+            pipe.send(("ended", (spec.name, result.as_dict())))
+        pipe.send(("done", None))
 
 
 def _exit_with_parent() -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparseflow.core import Metric, Moment, Probe
+from sparseflow.core import Metric, Moment, Probe, SparseflowError
 from sparseflow.data import Dataset, Prepared, load, prepare
 from sparseflow.measure import GradientFlowProbe
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
 from sparseflow.study.fingerprint import fingerprint
 from sparseflow.study.spec import RunSpec
-from sparseflow.train import Trainer, checkpoint, forward_flops
+from sparseflow.train import Outcome, Stack, Trainer, checkpoint, forward_flops
 
 Row = tuple[int, float, str, str, float]
 """(step, epoch, metric, layer, value)."""
@@ -56,6 +58,8 @@ class RunResult:
     active: dict[str, int] = field(default_factory=dict)
     execution: dict[str, str] = field(default_factory=dict)
     others: int = 0
+    stacked: bool = False
+    """Trained by the stacked program, alone or with others."""
     inference_flops: int = 0
     """Of one example."""
     training_flops: int = 0
@@ -104,6 +108,9 @@ class DataCache:
         return self._prepared[1]
 
 
+Emit = Callable[[RunSpec, list[Row]], None]
+
+
 def execute(
     spec: RunSpec,
     surroundings: Surroundings,
@@ -117,53 +124,133 @@ def execute(
         emit: receives recorded values, at the latest a second or an epoch (the longer) after they were measured.
         should_stop: asked at the end of every epoch; the run then leaves a checkpoint and the status "stopped".
     """
-    began = time.perf_counter()
-    data = cache.prepared(spec)
-    network = build(spec, data.input_shape, data.classes, surroundings.device)
-    example = data.normalise(data.train.x[:1])
-    flops = forward_flops(network.model, network.masks, example)
-    here = fingerprint(surroundings.device, surroundings.threads)
-    outbox = _Outbox(emit)
-    trainer = Trainer(
-        network.model,
-        network.masks,
-        optimizer_for(spec, network.model),
-        data,
-        plan_for(spec),
-        probes=_probes(spec, data),
-        record=outbox,
-        save_to=surroundings.resume_path(spec.name),
-        should_stop=should_stop,
-        identity=_identity(spec, data, network),
-        fingerprint=here,
-        save_every_s=surroundings.checkpoint_seconds,
-    )
-    found = trainer.resume()
-    resumed_at = trainer.epoch
-    outbox.rows.extend(trainer.history)
-    outcome = trainer.run()
-    outbox.flush()
-    final_path = surroundings.final_path(spec.name)
-    if final_path is not None and outcome.status != "stopped":
-        _keep(network, spec, final_path)
-    return RunResult(
-        status=outcome.status,
-        final=outcome.final,
-        digest=outcome.digest,
-        step=outcome.step,
-        epoch=outcome.epoch,
-        active=network.active,
-        execution=network.execution,
-        others=network.others,
-        inference_flops=flops,
-        training_flops=3 * flops * outcome.examples,
-        fingerprint=here,
-        mixed=trainer.mixed,
-        data_digest=data.digest,
-        notes=cache.dataset(spec.data.name).notes + ((_DAMAGED,) if found == "damaged" else ()),
-        resumed_at=resumed_at,
-        wall_s=trainer.seconds + time.perf_counter() - began,
-    )
+    run = _Run(spec, surroundings, cache, emit, should_stop)
+    if not run.network.stacked:
+        return run.result(run.trainer.run())
+    (outcome,) = Stack([run.trainer]).run()
+    return run.result(outcome)
+
+
+def execute_group(
+    specs: Sequence[RunSpec],
+    surroundings: Surroundings,
+    cache: DataCache,
+    emit: Emit = lambda spec, rows: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[RunSpec, RunResult]]:
+    """Train runs, those that can be together: each with the result that `execute` has, in the order of their ends.
+
+    A run that raises ends as "failed"; the others go on.
+
+    Args:
+        specs: runs that `grouped` put together; what is trained stacked must differ in seed, mask and start alone.
+        emit: as in `execute`, with the run.
+        should_stop: asked at the end of every epoch; each run that has not ended then leaves a checkpoint, after an
+            epoch at the latest, and the status "stopped".
+    """
+    stopping = _Sticky(should_stop)
+    together: dict[tuple[int, int], list[_Run]] = {}
+    for spec in specs:
+        try:
+            run = _Run(spec, surroundings, cache, partial(emit, spec), stopping)
+            if not run.network.stacked:
+                yield spec, run.result(run.trainer.run())
+                continue
+        except Exception as error:
+            yield spec, _failed(error)
+            continue
+        # Checkpoints of one group may be of different epochs: a stack is of one.
+        together.setdefault((run.trainer.epoch, run.trainer.step), []).append(run)
+    for runs in together.values():
+        try:
+            outcomes = Stack([run.trainer for run in runs]).run()
+            yield from [(run.spec, run.result(outcome)) for run, outcome in zip(runs, outcomes, strict=True)]
+        except Exception as error:
+            yield from [(run.spec, _failed(error)) for run in runs]
+
+
+def _failed(error: Exception) -> RunResult:
+    text = str(error) if isinstance(error, SparseflowError) else "".join(traceback.format_exception(error))
+    return RunResult("failed", error=text)
+
+
+class _Sticky:
+    """A question that, once answered with yes, stays answered."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self._ask = ask
+        self._yes = False
+
+    def __call__(self) -> bool:
+        self._yes = self._yes or self._ask()
+        return self._yes
+
+
+class _Run:
+    """A run that is built, has taken up its checkpoint and is ready to train."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        surroundings: Surroundings,
+        cache: DataCache,
+        emit: Callable[[list[Row]], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        began = time.perf_counter()
+        self.spec, self._surroundings = spec, surroundings
+        self._data = data = cache.prepared(spec)
+        self._notes = cache.dataset(spec.data.name).notes
+        self.network = network = build(spec, data.input_shape, data.classes, surroundings.device)
+        self._flops = forward_flops(network.model, network.masks, data.normalise(data.train.x[:1]))
+        self._fingerprint = fingerprint(surroundings.device, surroundings.threads)
+        self._outbox = _Outbox(emit)
+        self.trainer = Trainer(
+            network.model,
+            network.masks,
+            optimizer_for(spec, network.model),
+            data,
+            plan_for(spec),
+            probes=_probes(spec, data),
+            record=self._outbox,
+            save_to=surroundings.resume_path(spec.name),
+            should_stop=should_stop,
+            identity=_identity(spec, data, network),
+            fingerprint=self._fingerprint,
+            save_every_s=surroundings.checkpoint_seconds,
+        )
+        if self.trainer.resume() == "damaged":
+            self._notes += (_DAMAGED,)
+        self._resumed_at = self.trainer.epoch
+        self._outbox.rows.extend(self.trainer.history.rows)
+        self._building = time.perf_counter() - began
+
+    def result(self, outcome: Outcome) -> RunResult:
+        """What is known of the run now that it has ended; its last rows are emitted."""
+        self._outbox.flush()
+        network, trainer = self.network, self.trainer
+        final_path = self._surroundings.final_path(self.spec.name)
+        if final_path is not None and outcome.status != "stopped":
+            _keep(network, self.spec, final_path)
+        return RunResult(
+            status=outcome.status,
+            final=outcome.final,
+            digest=outcome.digest,
+            step=outcome.step,
+            epoch=outcome.epoch,
+            active=network.active,
+            execution=network.execution,
+            others=network.others,
+            stacked=network.stacked,
+            inference_flops=self._flops,
+            training_flops=3 * self._flops * outcome.examples,
+            fingerprint=self._fingerprint,
+            mixed=trainer.mixed,
+            data_digest=self._data.digest,
+            notes=self._notes,
+            resumed_at=self._resumed_at,
+            wall_s=trainer.worked() + self._building,
+        )
 
 
 _DAMAGED = "a damaged checkpoint was set aside (.bad) and the run started afresh"

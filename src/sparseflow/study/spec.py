@@ -222,6 +222,8 @@ class TrainSpec(Section):
     dtype: Literal["float32", "float64"] = "float32"
     eval_every: Annotated[Whole, Field(ge=0)] = 1
     """Evaluate after every so many epochs (0: only at the measuring points and at the end)."""
+    stack: Literal["auto", "never"] = "auto"
+    """Train small networks stacked: several runs of one shape in one program. Who shares it changes no result."""
 
 
 class MeasureSpec(Section):

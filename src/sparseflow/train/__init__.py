@@ -3,17 +3,20 @@
 from sparseflow.train import checkpoint
 from sparseflow.train.evaluate import evaluate, mode
 from sparseflow.train.flops import forward_flops
-from sparseflow.train.loop import Outcome, Plan, Trainer
+from sparseflow.train.loop import Trainer
 from sparseflow.train.optimizers import make_optimizer, optimizers, parameter_groups, resolve_implementation
+from sparseflow.train.plan import Outcome, Plan
 from sparseflow.train.points import measuring_steps
 from sparseflow.train.schedules import Schedule, make_schedule, schedules
 from sparseflow.train.sparse import Sparse
+from sparseflow.train.stacked import Stack, obstacle
 
 __all__ = [
     "Outcome",
     "Plan",
     "Schedule",
     "Sparse",
+    "Stack",
     "Trainer",
     "checkpoint",
     "evaluate",
@@ -22,6 +25,7 @@ __all__ = [
     "make_schedule",
     "measuring_steps",
     "mode",
+    "obstacle",
     "optimizers",
     "parameter_groups",
     "resolve_implementation",

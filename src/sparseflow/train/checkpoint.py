@@ -37,12 +37,21 @@ def save(path: Path, content: dict[str, Any]) -> None:
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
-            torch.save(content, file)
+            torch.save(_alone(content), file)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _alone(content: Any) -> Any:
+    """The same content with tensors that are a part of a larger storage copied, since torch saves storages whole."""
+    if isinstance(content, dict):
+        return {key: _alone(value) for key, value in content.items()}
+    if isinstance(content, Tensor) and content.untyped_storage().nbytes() > content.nbytes:
+        return content.detach().clone()
+    return content
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any] | None:

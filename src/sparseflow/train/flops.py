@@ -32,7 +32,10 @@ def forward_flops(model: nn.Module, masks: Masks, example: Tensor) -> int:
     uses = dict.fromkeys(counts, 0)
 
     def watch(name: str, layer: nn.Module) -> RemovableHandle:
-        channel = 1 if isinstance(layer, _CONVOLUTION) else -1
+        convolves = isinstance(layer, _CONVOLUTION) or (
+            isinstance(layer, StandsForWeight) and len(layer.weight_shape) > 2
+        )
+        channel = 1 if convolves else -1
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             # A transposed convolution spreads each input position over the kernel.

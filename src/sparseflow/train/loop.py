@@ -3,74 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sparseflow.core import (
-    Loss,
-    Masks,
-    Metric,
-    Moment,
-    Probe,
-    Recorder,
-    global_stream,
-    state_digest,
-    stream,
-    weight_values,
-)
+from sparseflow.core import Masks, Metric, Moment, Probe, Recorder, global_stream, state_digest, stream, weight_values
 from sparseflow.data import Prepared, crop_flip
 from sparseflow.train import checkpoint
 from sparseflow.train.evaluate import evaluate
+from sparseflow.train.history import History
+from sparseflow.train.plan import Outcome, Plan
 from sparseflow.train.points import measuring_steps
-from sparseflow.train.schedules import Schedule
 from sparseflow.train.sparse import Sparse
 
-_FORMAT = 1
+_FORMAT = 2
 """Of checkpoints; one of another format is ignored."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train; everything random follows from `seed`."""
-
-    epochs: int
-    batch_size: int = 128
-    seed: int = 0
-    augment: bool = False
-    l1: float = 0.0
-    points: int = 11
-    eval_every: int = 1
-    schedule: Callable[[int, int], Schedule] | None = None
-    """(total steps, steps per epoch) -> schedule; None keeps the optimiser's rates."""
-    loss: Loss = F.cross_entropy
-
-
-@dataclass
-class Outcome:
-    """How a training ended."""
-
-    status: str
-    """finished, diverged (training loss or weights not finite) or stopped (asked to; a checkpoint was written)."""
-    step: int
-    epoch: int
-    """Whole epochs finished."""
-    examples: int
-    """Training examples seen, repeats counted."""
-    final: dict[str, float] = field(default_factory=dict)
-    """Metric -> value at the end of the last epoch; `best_*` at the epoch of highest validation accuracy."""
-    digest: str = ""
-    """SHA-256 of the final parameters and buffers."""
 
 
 class Trainer:
     """One training of one model on one prepared data set, which can be stopped, killed and resumed bit for bit.
+
+    `run` trains it by itself; a `Stack` trains several together, through the same bookkeeping.
 
     Args:
         model, masks, optimizer: masked layers are kept by `Sparse`; compact ones keep themselves.
@@ -101,72 +58,73 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.data, self.plan = model, optimizer, data, plan
         self.sparse = Sparse(model, masks, optimizer)
-        self.probes, self.record, self.should_stop = probes, record, should_stop
+        self.probes, self.should_stop = probes, should_stop
         self.save_to, self.identity, self.fingerprint = save_to, identity, fingerprint
         self.step = self.epoch = self.examples = 0
         self.mixed = False
         self.save_every_s = save_every_s
-        self.seconds = 0.0
-        """Seconds of work before this attempt began."""
-        self.final: dict[str, float] = {}
-        self.history: list[tuple[int, float, str, str, float]] = []
-        """Everything recorded so far: (step, epoch, metric, layer, value)."""
-        self._batches_per_epoch = len(list(self._batches(torch.arange(len(data.train)))))
-        total = plan.epochs * self._batches_per_epoch
-        self._schedule = plan.schedule(total, self._batches_per_epoch) if plan.schedule else None
-        self._base_rates = [group["lr"] for group in optimizer.param_groups]
-        self._points = frozenset(measuring_steps(plan.epochs, self._batches_per_epoch, plan.points))
+        self._seconds = 0.0
+        """Of work before the clock was last set."""
+        self._share = 0.0
+        """The part of the seconds that pass which are this training's work."""
+        self.history = History(record)
+        self.batches_per_epoch = len(self.batches(torch.arange(len(data.train))))
+        self.points = measuring_steps(plan.epochs, self.batches_per_epoch, plan.points)
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.rate = plan.schedule(self.total_steps, self.batches_per_epoch) if plan.schedule else None
+        """Step -> factor on the base rates; None keeps them."""
+        self._at_points = frozenset(self.points)
         self._began_at = self._saved_at = time.monotonic()
-        self._weights = list(weight_values(model).values())
+        self._weights = weight_values(model)
 
     @property
     def total_steps(self) -> int:
-        return self.plan.epochs * self._batches_per_epoch
+        return self.plan.epochs * self.batches_per_epoch
+
+    @property
+    def weight_names(self) -> list[str]:
+        """Names of the weights, which alone have an L1 penalty."""
+        return list(self._weights)
+
+    @property
+    def final(self) -> dict[str, float]:
+        """Metric -> value, as in `Outcome.final`."""
+        return self.history.final
 
     def run(self) -> Outcome:
         """Train to the end; call `resume` before to go on from a checkpoint."""
-        self._began_at = self._saved_at = time.monotonic()
+        self.start()
         while self.epoch < self.plan.epochs:
             epoch_began = time.monotonic()
-            if not self._run_epoch():
-                return self._outcome("diverged")
-            self.epoch += 1
+            loss = self._train_epoch()
+            if not self.end_epoch(loss, self.evaluate() if self.evaluates_now() else None):
+                return self.outcome("diverged")
             if self.epoch < self.plan.epochs and self.should_stop():
-                self._save()
-                return self._outcome("stopped")
-            now = time.monotonic()
-            if (now - self._saved_at) + (now - epoch_began) > self.save_every_s:
-                self._save()
-        finite = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
-        return self._outcome("finished" if finite else "diverged")
+                self.save()
+                return self.outcome("stopped")
+            self.save_if_due(epoch_began)
+        return self.conclude()
 
-    def _run_epoch(self) -> bool:
-        """One pass over the training split; False if the loss was not finite."""
+    def _train_epoch(self) -> float:
+        """One pass over the training split; the mean loss over the examples seen, without penalty."""
         plan = self.plan
-        order = torch.randperm(len(self.data.train), generator=stream(plan.seed, "data", self.epoch))
         draws = stream(plan.seed, "augment", self.epoch)
         total = torch.zeros((), dtype=torch.float64, device=self.data.device)
         seen = self.examples
         self.model.train()
         with global_stream(plan.seed, "dropout", self.epoch):
-            for indices in self._batches(order.to(self.data.device)):
+            for indices in self.batches(self.order().to(self.data.device)):
                 total += self.train_step(indices, draws).double() * len(indices)
-                if self.step in self._points:
-                    self._measure()
-        train_loss = float(total) / (self.examples - seen)
-        values = {Metric("train_loss"): train_loss}
-        if self._evaluates(self.epoch + 1) and self.step not in self._points:
-            values |= self._evaluate()
-        self._note(values)
-        return isfinite(train_loss)
+                if self.step in self._at_points:
+                    values = [probe(self.model, self.sparse.masks) for probe in self.probes]
+                    self.measure(self.evaluate(), values)
+                    self.model.train()
+        return float(total) / (self.examples - seen)
 
     def train_step(self, indices: Tensor, draws: torch.Generator) -> Tensor:
         """One optimisation step on the given training examples; the data loss, detached, without penalty."""
-        if self._schedule is not None:
-            factor = self._schedule(self.step)
-            for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-                group["lr"] = rate * factor
-        x, y = self._inputs(indices, draws)
+        self.set_rates(self.optimizer)
+        x, y = self.inputs(indices, draws)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.plan.loss(self.model(x), y)
         (loss + self._penalty() if self.plan.l1 else loss).backward()
@@ -175,23 +133,48 @@ class Trainer:
         self.examples += len(indices)
         return loss.detach()
 
-    def _inputs(self, indices: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give the groups of an optimiser (this training's, or a stack's) the rates of the current step."""
+        if self.rate is not None:
+            factor = self.rate(self.step)
+            for group, base in zip(optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = base * factor
+
+    def inputs(self, indices: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Normalised (and augmented) training examples at `indices`, and their labels."""
         if not self.plan.augment:
             return self.data.batch(self.data.train, indices)
         taken = self.data.train.take(indices)
         return self.data.normalise(crop_flip(taken.x, draws, padding=4, flip=self.data.flip_ok)), taken.y
 
     def _penalty(self) -> Tensor:
-        return self.plan.l1 * torch.stack([weight.abs().sum() for weight in self._weights]).sum()
+        return self.plan.l1 * torch.stack([weight.abs().sum() for weight in self._weights.values()]).sum()
 
-    def _batches(self, order: Tensor) -> Iterator[Tensor]:
+    def order(self) -> Tensor:
+        """The training examples in the order of the current epoch, int64 on the CPU."""
+        return torch.randperm(len(self.data.train), generator=stream(self.plan.seed, "data", self.epoch))
+
+    def batches(self, order: Tensor) -> list[Tensor]:
+        """The parts of an order (along its last dimension) that are trained on together."""
         # A last batch of one example has no batch statistics, so it is left out.
-        return (part for part in order.split(self.plan.batch_size) if len(part) > 1 or len(order) == 1)
+        parts = order.split(self.plan.batch_size, dim=-1)
+        return [part for part in parts if part.shape[-1] > 1 or order.shape[-1] == 1]
 
-    def _evaluates(self, epoch: int) -> bool:
-        return epoch == self.plan.epochs or (self.plan.eval_every > 0 and epoch % self.plan.eval_every == 0)
+    def end_epoch(self, train_loss: float, evaluated: Mapping[Metric, float] | None) -> bool:
+        """Note the epoch that was just trained; False if its loss was not finite: it is then not counted."""
+        self._note({Metric("train_loss"): train_loss} | dict(evaluated or {}))
+        if not isfinite(train_loss):
+            return False
+        self.epoch += 1
+        return True
 
-    def _evaluate(self) -> dict[Metric, float]:
+    def evaluates_now(self) -> bool:
+        """Whether the epoch that was just trained ends with an evaluation (and not with a point, which has its own)."""
+        epoch, every = self.epoch + 1, self.plan.eval_every
+        return self.step not in self._at_points and (epoch == self.plan.epochs or (every > 0 and epoch % every == 0))
+
+    def evaluate(self) -> dict[Metric, float]:
+        """Loss and accuracy on the test and validation splits."""
         values: dict[Metric, float] = {}
         for name, split in (("test", self.data.test), ("val", self.data.val)):
             if split is not None:
@@ -199,37 +182,48 @@ class Trainer:
                 values |= {Metric(f"{name}_loss"): loss, Metric(f"{name}_accuracy"): accuracy}
         return values
 
-    def _measure(self) -> None:
-        values = self._evaluate()
-        for probe in self.probes:
-            values |= probe(self.model, self.sparse.masks)
-        values[Metric("point")] = float(sorted(self._points).index(self.step))
+    def measure(self, evaluated: Mapping[Metric, float], probed: Iterable[Mapping[Metric, float]]) -> None:
+        """Note what was measured at one of the plan's points."""
+        values = dict(evaluated)
+        for some in probed:
+            values |= some
+        values[Metric("point")] = float(self.points.index(self.step))
         self._note(values)
-        self.model.train()
 
-    def _note(self, values: Mapping[Metric, float]) -> None:
-        at = Moment(self.step, self.step / self._batches_per_epoch)
-        self.history.extend((at.step, at.epoch, m.name, m.layer, float(v)) for m, v in values.items())
-        whole = {m.name: float(v) for m, v in values.items() if not m.layer and m.name != "point"}
-        self.final |= whole
-        best = self.final.get("best_val_accuracy", float("-inf"))
-        if whole.get("val_accuracy", float("-inf")) > best:
-            # Chosen on the validation split; the test values of that moment stand beside it.
-            evaluated = {name: value for name, value in whole.items() if name.startswith(("test_", "val_"))}
-            self.final |= {f"best_{name}": value for name, value in evaluated.items()} | {"best_epoch": at.epoch}
-        if self.record is not None:
-            self.record(at, values)
+    def _note(self, values: dict[Metric, float]) -> None:
+        self.history.note(Moment(self.step, self.step / self.batches_per_epoch), values)
 
-    def _outcome(self, status: str) -> Outcome:
+    def conclude(self) -> Outcome:
+        """The outcome after the last epoch."""
+        finite = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+        return self.outcome("finished" if finite else "diverged")
+
+    def outcome(self, status: str) -> Outcome:
+        """How the training ended; its clock stops."""
+        self.start_clock(0.0)
         digest = state_digest(checkpoint.raw_state(self.model)) if status != "stopped" else ""
         return Outcome(status, self.step, self.epoch, self.examples, dict(self.final), digest)
+
+    def start(self, share: float = 1.0) -> None:
+        """Begin to train: time counts from here, and so does what a checkpoint would save."""
+        self.start_clock(share)
+        self._saved_at = time.monotonic()
+
+    def start_clock(self, share: float = 1.0) -> None:
+        """From now on `share` of the time that passes is this training's work."""
+        self._seconds, self._share = self.worked(), share
+        self._began_at = time.monotonic()
+
+    def worked(self) -> float:
+        """Seconds of work so far, those before a resume counted."""
+        return self._seconds + self._share * (time.monotonic() - self._began_at)
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs."""
         return {
             "format": _FORMAT,
             "identity": self.identity,
-            "seconds": self.seconds + time.monotonic() - self._began_at,
+            "seconds": self.worked(),
             "step": self.step,
             "epoch": self.epoch,
             "examples": self.examples,
@@ -237,14 +231,23 @@ class Trainer:
             "mixed": self.mixed,
             "model": checkpoint.raw_state(self.model),
             "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
+            "history": self.history.rows,
             "final": self.final,
         }
 
-    def _save(self) -> None:
+    def save(self) -> None:
         if self.save_to is not None:
             checkpoint.save(self.save_to, self.state())
         self._saved_at = time.monotonic()
+
+    def due(self, epoch_began: float) -> bool:
+        """Whether waiting for the end of another epoch as long as this one would leave too much unsaved."""
+        now = time.monotonic()
+        return (now - self._saved_at) + (now - epoch_began) > self.save_every_s
+
+    def save_if_due(self, epoch_began: float) -> None:
+        if self.due(epoch_began):
+            self.save()
 
     def resume(self) -> str:
         """Go on from the checkpoint of the same identity; "resumed", "absent", or "damaged": set aside as .bad."""
@@ -260,7 +263,7 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.epoch, self.examples = content["step"], content["epoch"], content["examples"]
         self.mixed = content["mixed"] or content["fingerprint"] != self.fingerprint
-        self.history = [tuple(row) for row in content["history"]]
-        self.final = dict(content["final"])
-        self.seconds = content["seconds"]
+        self.history.rows = [tuple(row) for row in content["history"]]
+        self.history.final = dict(content["final"])
+        self._seconds = content["seconds"]
         return "resumed"

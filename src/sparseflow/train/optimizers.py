@@ -12,12 +12,13 @@ from sparseflow.core import BadValue, Catalog
 
 optimizers: Catalog[Callable[..., torch.optim.Optimizer]] = Catalog("optimizer")
 """name -> constructor (parameters, **torch's keywords). Facts: `options`, our option names -> torch's keyword (an int
-marks a place in `betas`); `fused`, whether torch has a fused CPU and CUDA implementation."""
+marks a place in `betas`); `fused`, whether torch has a fused CPU and CUDA implementation; `elementwise`, whether every
+element is updated by itself, so that many networks can share one tensor (stacked training)."""
 
 IMPLEMENTATIONS = ("auto", "plain", "foreach", "fused")
 
 
-@optimizers.add("sgd", cite="Robbins & Monro 1951", label="SGD", options={}, fused=True)
+@optimizers.add("sgd", cite="Robbins & Monro 1951", label="SGD", options={}, elementwise=True, fused=True)
 def sgd(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
     """Stochastic gradient descent without momentum."""
     return torch.optim.SGD(parameters, **settings)
@@ -28,6 +29,7 @@ def sgd(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Opti
     cite="Polyak 1964; Sutskever et al. 2013",
     label="Mom",
     options={"momentum": "momentum"},
+    elementwise=True,
     fused=True,
 )
 def momentum(parameters: Iterable[nn.Parameter], *, momentum: float = 0.9, **settings: Any) -> torch.optim.Optimizer:
@@ -35,14 +37,21 @@ def momentum(parameters: Iterable[nn.Parameter], *, momentum: float = 0.9, **set
     return torch.optim.SGD(parameters, momentum=momentum, **settings)
 
 
-@optimizers.add("adagrad", cite="Duchi et al. 2011", label="Adagrad", options={"eps": "eps"}, fused=True)
+@optimizers.add(
+    "adagrad", cite="Duchi et al. 2011", label="Adagrad", options={"eps": "eps"}, elementwise=True, fused=True
+)
 def adagrad(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
     """Adagrad: steps divided by the root of the sum of squared gradients."""
     return torch.optim.Adagrad(parameters, **settings)
 
 
 @optimizers.add(
-    "rmsprop", cite="Hinton et al. 2012", label="RMSProp", options={"smoothing": "alpha", "eps": "eps"}, fused=False
+    "rmsprop",
+    cite="Hinton et al. 2012",
+    label="RMSProp",
+    options={"smoothing": "alpha", "eps": "eps"},
+    elementwise=True,
+    fused=False,
 )
 def rmsprop(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
     """RMSProp, smoothing 0.99 as torch (the paper it cites: 0.9)."""
@@ -52,14 +61,21 @@ def rmsprop(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.
 _ADAM_OPTIONS = {"beta1": 0, "beta2": 1, "eps": "eps"}
 
 
-@optimizers.add("adam", cite="Kingma & Ba 2014, arXiv:1412.6980", label="Adam", options=_ADAM_OPTIONS, fused=True)
+@optimizers.add(
+    "adam", cite="Kingma & Ba 2014, arXiv:1412.6980", label="Adam", options=_ADAM_OPTIONS, elementwise=True, fused=True
+)
 def adam(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
     """Adam; weight decay is coupled (an L2 penalty in the gradient)."""
     return torch.optim.Adam(parameters, **settings)
 
 
 @optimizers.add(
-    "adamw", cite="Loshchilov & Hutter 2017, arXiv:1711.05101", label="AdamW", options=_ADAM_OPTIONS, fused=True
+    "adamw",
+    cite="Loshchilov & Hutter 2017, arXiv:1711.05101",
+    label="AdamW",
+    options=_ADAM_OPTIONS,
+    elementwise=True,
+    fused=True,
 )
 def adamw(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay, 0 unless set."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparseflow.core import BadValue, Masks, check_masks, stand_ins
+from sparseflow.core import BadValue, Masks, ModelMasks, check_masks, stand_ins
+from sparseflow.train.bits import active_bits, keep_
 from sparseflow.train.state import restore_initial_state
 
 
@@ -18,7 +19,7 @@ class Sparse:
 
     Gradients are masked as they are accumulated (so clipping, the inf check of GradScaler and closures see masked ones;
     `torch.autograd.grad` still gives all). After each optimiser step masked weights are 0 again and their optimiser
-    state is what the optimiser starts with. Values are filled, not multiplied: NaN * 0 is NaN. A step that GradScaler
+    state is what the optimiser starts with. Values are cleared, not multiplied: NaN * 0 is NaN. A step that GradScaler
     skips runs no hook and is not counted.
 
     Weights that a compact layer stands for need no keeping: their inactive entries do not exist.
@@ -39,34 +40,33 @@ class Sparse:
         check_masks(model, masks)
         self.model = model
         self.optimizer = optimizer
-        self.masks: dict[str, Tensor] = {}
         self.steps = 0
         """Optimiser steps taken since this object was made."""
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
         self._handles: list[RemovableHandle] = []
-        compact = stand_ins(model)
-        for name, mask in masks.items():
+        compact, kept = stand_ins(model), {}
+        for name in masks:
             if name in compact:
-                layer_mask = compact[name].active_mask()
-                if not torch.equal(layer_mask, mask.to(layer_mask.device)):
+                same = isinstance(masks, ModelMasks) and masks.is_of(name, compact[name])
+                if not same and not compact[name].has_mask(masks[name]):
                     raise BadValue(f"{name}: the compact layer was built with another mask")
-                self.masks[name] = layer_mask
                 continue
             weight = model.get_parameter(name)
-            self.masks[name] = mask.to(weight.device)
-            off = ~self.masks[name]
-            self._kept.append((weight, off))
+            kept[name] = masks[name].to(weight.device)
+            bits = active_bits(kept[name], weight.dtype)
+            self._kept.append((weight, bits))
             if weight.requires_grad:  # a frozen weight has no gradient to mask
-                self._handles.append(weight.register_post_accumulate_grad_hook(_mask_gradient(off)))
+                self._handles.append(weight.register_post_accumulate_grad_hook(_mask_gradient(bits)))
+        self.masks: Masks = ModelMasks(model, kept, masks)
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
         self.enforce()
 
     @torch.no_grad()
     def enforce(self) -> None:
         """Set masked weights to 0 and their optimiser state to its initial value."""
-        for weight, off in self._kept:
-            weight.masked_fill_(off, 0.0)
-            restore_initial_state(self.optimizer, weight, off)
+        for weight, bits in self._kept:
+            keep_(weight, bits)
+            restore_initial_state(self.optimizer, weight, bits)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self.steps += 1
@@ -81,9 +81,9 @@ class Sparse:
         return self.model
 
 
-def _mask_gradient(off: Tensor) -> Callable[[Tensor], None]:
+def _mask_gradient(bits: Tensor) -> Callable[[Tensor], None]:
     def hook(parameter: Tensor) -> None:
         if parameter.grad is not None:
-            parameter.grad.masked_fill_(off, 0.0)
+            keep_(parameter.grad, bits)
 
     return hook

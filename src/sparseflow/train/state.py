@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparseflow.train.bits import keep_
+
 Group = dict[str, Any]
 
 # State that does not start at 0. Every other elementwise state of torch.optim does.
@@ -17,8 +19,8 @@ _INITIAL: dict[type[torch.optim.Optimizer], dict[str, Callable[[Group], float]]]
 }
 
 
-def restore_initial_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, where: Tensor) -> None:
-    """Give the state of the entries `where` (bool, the parameter's shape) back its initial value, in place.
+def restore_initial_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, active: Tensor) -> None:
+    """Give the state of the entries without bits in `active` (of `active_bits`) back its initial value, in place.
 
     Only state of the parameter's own shape has entries to restore: step counts, LBFGS's history and Adafactor's
     factored moments are left alone.
@@ -30,7 +32,10 @@ def restore_initial_state(optimizer: torch.optim.Optimizer, parameter: nn.Parame
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             start = initial[key](_group_of(optimizer, parameter)) if key in initial else 0.0
-            value.masked_fill_(where, start)
+            if start == 0.0:
+                keep_(value, active)
+            else:
+                value.masked_fill_(active == 0, start)
 
 
 def _group_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Group:

@@ -15,7 +15,8 @@
  * between runs of equal rows does not.
  *
  * Values come in one order whatever the blocks: by input feature, then by output (the row-major order of W^T). A row of
- * the backward side finds its share of a block in one piece; the forward gathers a block's values before use.
+ * the backward side finds its share of a block in one piece; the forward takes a block's values, input by input, to their
+ * slots before use: a sequential read, and writes that stay in the nearest cache.
  *
  * Safety: a Structure is validated when built, owned here and never changes. Buffers come as (address, length) from
  * the Python border, which answers for the addresses; every length is checked here against the structure.
@@ -30,9 +31,16 @@ typedef struct {
     uint32_t rows;
 } Run;
 
+/* Values of one input's weights in a block: they stand together, since values are ordered by input. */
+typedef struct {
+    int32_t start;
+    uint32_t n;
+} Piece;
+
 typedef struct {
     size_t out, in;    /* first feature on either side */
     size_t weight, n_weights;
+    size_t piece, n_pieces;
     size_t run, n_runs;
     size_t row;        /* of the block's rows in Side.rows */
     int first;         /* of its band: writes the output where the others add, and so lists its empty rows too */
@@ -45,7 +53,8 @@ typedef struct {
     Run *runs;
     uint16_t *rows;         /* local to the block, as are the columns */
     uint16_t *columns;
-    int32_t *gather;        /* forward: index among the values of each weight */
+    Piece *pieces;          /* forward: of each block's values, and where in the block each value belongs */
+    uint16_t *slots;
     int32_t *starts;        /* backward: index among the values of each listed row's first weight in the block */
     size_t max_weights;     /* of a block */
 } Side;
@@ -102,7 +111,8 @@ static void free_side(Side *side)
     free(side->runs);
     free(side->rows);
     free(side->columns);
-    free(side->gather);
+    free(side->pieces);
+    free(side->slots);
     free(side->starts);
 }
 
@@ -208,6 +218,50 @@ static int build_side(Side *side, const Csc *csc, int backward, size_t out_block
     return failed ? -1 : 0;
 }
 
+/* The forward side's pieces and slots, from its order of single weights. */
+static int list_pieces(Side *side, const Csc *csc, const int32_t *order)
+{
+    const size_t n_in_blocks = ceil_div(side->n_in, side->in_block);
+    int32_t *slot_of = malloc((csc->n + 1) * sizeof *slot_of); /* the inverse of order */
+    size_t n_pieces = 0;
+    for (int pass = 0; pass < 2 && slot_of; pass++) { /* count, then fill */
+        for (size_t i = 0; i < csc->n_in; i++)
+            for (int32_t k = csc->starts[i]; k < csc->starts[i + 1];) {
+                const size_t band = (size_t)csc->outs[k] / side->out_block;
+                Block *block = side->blocks + band * n_in_blocks + i / side->in_block;
+                const int32_t start = k;
+                while (k < csc->starts[i + 1] && (size_t)csc->outs[k] / side->out_block == band)
+                    k++;
+                if (pass)
+                    side->pieces[block->piece + block->n_pieces] = (Piece){start, (uint32_t)(k - start)};
+                block->n_pieces++;
+            }
+        if (pass)
+            break;
+        for (size_t b = 0; b < side->bands[side->n_bands]; b++) {
+            side->blocks[b].piece = n_pieces;
+            n_pieces += side->blocks[b].n_pieces;
+            side->blocks[b].n_pieces = 0;
+        }
+        side->pieces = malloc((n_pieces + 1) * sizeof *side->pieces);
+        side->slots = malloc((csc->n + 1) * sizeof *side->slots);
+        if (!side->pieces || !side->slots)
+            break;
+    }
+    const int failed = !slot_of || !side->pieces || !side->slots;
+    for (size_t i = 0; i < csc->n && !failed; i++)
+        slot_of[order[i]] = (int32_t)i;
+    for (size_t b = 0; b < side->bands[side->n_bands] && !failed; b++) {
+        const Block *block = side->blocks + b;
+        uint16_t *slot = side->slots + block->weight;
+        for (const Piece *piece = side->pieces + block->piece, *end = piece + block->n_pieces; piece < end; piece++)
+            for (uint32_t k = 0; k < piece->n; k++)
+                *slot++ = (uint16_t)((size_t)slot_of[piece->start + (int32_t)k] - block->weight);
+    }
+    free(slot_of);
+    return failed ? -1 : 0;
+}
+
 /* From the order of single weights to that of the listed rows, whose weights in a block stand together among the values. */
 static int list_starts(Side *side, const int32_t *order)
 {
@@ -254,11 +308,22 @@ static int is_csc(const Csc *csc)
 static int build(Structure *self, const Csc *csc, const size_t blocks[4])
 {
     int32_t *order = malloc((csc->n + 1) * sizeof *order);
-    self->forward.gather = malloc((csc->n + 1) * sizeof *order);
-    const int failed = !order || !self->forward.gather ||
-                       build_side(&self->forward, csc, 0, blocks[0], blocks[1], self->forward.gather) ||
-                       build_side(&self->backward, csc, 1, blocks[2], blocks[3], order) ||
-                       list_starts(&self->backward, order);
+    size_t out = blocks[0], in = blocks[1];
+    int failed = !order;
+    for (;;) {
+        failed = failed || build_side(&self->forward, csc, 0, out, in, order);
+        if (failed || self->forward.max_weights <= UINT16_MAX + 1)
+            break;
+        /* Slots have 16 bits, and a pattern may crowd into a few of its blocks. */
+        free_side(&self->forward);
+        self->forward = (Side){0};
+        if (in > 128)
+            in = ceil_div(in, 2);
+        else
+            out = ceil_div(out, 2);
+    }
+    failed = failed || list_pieces(&self->forward, csc, order) ||
+             build_side(&self->backward, csc, 1, blocks[2], blocks[3], order) || list_starts(&self->backward, order);
     free(order);
     return failed ? -1 : 0;
 }

@@ -1,0 +1,44 @@
+"""Which runs share a worker's program: those of one shape, as many as leave work for every worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from sparseflow.study.build import stacks
+from sparseflow.study.spec import InitSpec, MaskSpec, RunSpec
+
+MOST_TOGETHER = 8
+"""Runs in one stack: beyond, a step costs what its arithmetic costs."""
+
+Group = tuple[RunSpec, ...]
+
+
+def grouped(specs: Sequence[RunSpec], jobs: int, input_shape: tuple[int, ...], classes: int) -> list[Group]:
+    """The runs in groups for `jobs` workers, in the order of their first members; results do not depend on it."""
+    alike: dict[str, list[RunSpec]] = {}
+    qualifies: dict[str, bool] = {}
+    for spec in specs:
+        key = shape_key(spec)
+        if key not in qualifies:
+            qualifies[key] = stacks(spec, input_shape, classes)
+        alike.setdefault(key if qualifies[key] else spec.name, []).append(spec)
+    most = MOST_TOGETHER
+    while most > 1 and sum(-(-len(runs) // most) for runs in alike.values()) < jobs:
+        most -= 1
+    return [part for runs in alike.values() for part in _parts(runs, most)]
+
+
+def shape_key(spec: RunSpec) -> str:
+    """Equal for runs that differ in seed, mask and start alone."""
+    mask = MaskSpec() if spec.mask.execution != "compact" else spec.mask
+    sparse = spec.mask.sparse
+    same = spec.model_copy(update={"seed": 0, "mask": mask, "init": InitSpec()})
+    return f"{sparse} {same.model_dump_json()}"
+
+
+def _parts(runs: list[RunSpec], most: int) -> list[Group]:
+    """Parts of at most `most`, as equal as can be."""
+    count = -(-len(runs) // most)
+    edges = [len(runs) * k // count for k in range(count + 1)]
+    return [tuple(runs[a:b]) for a, b in pairwise(edges)]
