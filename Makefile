@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := OMP_NUM_THREADS=1 $(BIN)/
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint asan clean
 
 demo: $(INSTALLED)
 	$(BIN)/sparseflow compare digits --out runs/digits
@@ -21,10 +21,13 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard src/sparseflow/sparse/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
+asan: $(INSTALLED)
+	PYTHON=$(CURDIR)/$(BIN)/python tests/asan.sh
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist src/*.egg-info src/sparseflow/sparse/*.so

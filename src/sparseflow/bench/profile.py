@@ -15,8 +15,8 @@ from sparseflow.bench.timing import thread_limit, threads_text
 from sparseflow.core import check_positive
 
 KINDS = (
-    ("masking", ("masked_fill",)),
-    ("convolution", ("conv2d", "convolution", "sparseflow_conv")),
+    ("masking", ("masked_fill", "bitwise_and")),
+    ("convolution", ("conv2d", "convolution")),
     ("linear", ("linear", "addmm", "mm", "matmul")),
     ("batch norm", ("batch_norm", "batchnorm")),
     ("copies", ("copy_", "clone", "contiguous", "_to_copy", "reshape")),
@@ -28,7 +28,12 @@ ELEMENTWISE = (
     "mean", "softmax", "nll_loss", "slice_backward",
 )  # fmt: skip
 
-OURS = "sparseflow::"
+OURS = {
+    "sparse products": ("mm", "mtm", "sd", "both"),
+    "batch norm": ("normalise",),
+    "copies": ("turn",),
+}
+"""Kind -> the names of sparseflow's own autograd functions and operators."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,11 @@ def operator_kind(name: str) -> str:
         # "autograd::engine::evaluate_function: ReluBackward0": the operators below it say what they are.
         return ""
     base = name.rpartition("::")[2].lower()
-    if name.startswith(OURS):
-        return "convolution" if "conv" in base else "linear"
+    if name.startswith(("_", "sparseflow::")):
+        own = base.strip("_").removesuffix("backward")
+        for kind, names in OURS.items():
+            if own in names:
+                return kind
     for kind, parts in KINDS:
         if any(part in base for part in parts):
             return kind

@@ -14,6 +14,8 @@ from sparseflow.train import resolve_implementation
 
 DENSE_WIDTH = 308
 RESNET_DENSITY = 0.05
+TURN_MS = 100.0
+"""How long an implementation goes on in its turn, in ms: some steps of a loop, whatever the caches held before."""
 
 
 def names_for(model: str) -> tuple[str, ...]:
@@ -71,8 +73,9 @@ def bench_step(
 ) -> list[Row]:
     """Median time of one step: zero_grad, forward, loss, backward, masking, optimiser.
 
-    All implementations of a case run in turn in this process; peak memory is taken in a fresh process for each, and
-    building the network counts. torch's own networks on images run in both memory formats, and the faster one stands.
+    All implementations of a case run in turn in this process, each some steps (`TURN_MS`); peak memory is taken in a
+    fresh process for each, and building the network counts. torch's own networks on images run in both memory formats,
+    and the faster one stands.
 
     Args:
         names: of implementations (see `networks.make_step`); by default `names_for` the model.
@@ -90,7 +93,7 @@ def bench_step(
         calls, places = _calls(case, names or names_for(case.model), report, note)
         report(f"{case.title}: timing")
         with thread_limit(threads):
-            times = interleaved(calls, rounds)
+            times = interleaved(calls, rounds, turn_ms=TURN_MS)
         del calls
         for full in fastest(times, {full: name for full, (name, _) in places.items()}):
             name, form = places[full]

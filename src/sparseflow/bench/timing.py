@@ -40,8 +40,9 @@ def interleaved(
     """Milliseconds of each call, the calls in turn, so that a machine whose speed drifts slows all of them alike.
 
     Args:
-        turn_ms: a turn repeats a call until about so much time has passed, and counts the mean. Short calls need it:
-            they would be timed with the caches full of what the implementation before them left.
+        turn_ms: a turn repeats a call until about so much time has passed, and counts the mean; one that is repeated
+            is called once before. Short calls need it: in a training loop they find their own data in the caches, not
+            what another implementation left there.
 
     Raises:
         BadValue: for fewer than one round.
@@ -59,6 +60,8 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            if repeats[name] > 1:
+                call()
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
