@@ -22,7 +22,7 @@ SMALL_LINEAR: tuple[Shape, ...] = ((784, 788, 0), (512, 512, 0))
 CONVS: tuple[Shape, ...] = ((16, 16, 32), (32, 32, 16), (64, 64, 8), (160, 160, 32), (320, 320, 16), (640, 640, 8))
 """The 3x3 layers of ResNet-32, then those of WRN-28-10."""
 
-TURN_MS = 3.0
+TURN_MS = 50.0
 """A turn of one implementation lasts at least about this long."""
 
 

@@ -19,7 +19,7 @@ from torch.nn.utils import prune
 from sparseflow.bench.cases import LayerCase, Layout
 from sparseflow.bench.torch_csr import TorchCsrLinear
 from sparseflow.core import BadValue, Catalog, SparseflowError
-from sparseflow.sparse import compact
+from sparseflow.sparse import batch_first, compact
 from sparseflow.train import Sparse
 
 Make = Callable[[Any, Tensor], nn.Module]
@@ -261,7 +261,7 @@ def timed_call(name: str, form: str, case: LayerCase) -> Callable[[], Tensor]:
             leaf.grad = None
         y: Tensor = module(x)
         if plain:
-            y = y.contiguous()
+            y = batch_first(y)
         y.backward(g)
         return y
 

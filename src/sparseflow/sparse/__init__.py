@@ -5,6 +5,7 @@ from sparseflow.sparse.conv import CompactConv2d
 from sparseflow.sparse.convert import Conversion, compact, expand
 from sparseflow.sparse.crossover import worth_compacting
 from sparseflow.sparse.layer import CompactLayer
+from sparseflow.sparse.layout import batch_first
 from sparseflow.sparse.linear import CompactLinear
 from sparseflow.sparse.native import kernels
 from sparseflow.sparse.structure import Structure
@@ -16,6 +17,7 @@ __all__ = [
     "Conversion",
     "Execution",
     "Structure",
+    "batch_first",
     "choose",
     "compact",
     "expand",

@@ -14,7 +14,6 @@ from sparseflow.sparse.kernel import Kernel
 from sparseflow.sparse.layer import CompactLayer, Tap
 from sparseflow.sparse.layout import batch_last
 from sparseflow.sparse.native_conv import NativeConv
-from sparseflow.sparse.products import mm
 
 
 class CompactConv2d(CompactLayer):
@@ -63,8 +62,7 @@ class CompactConv2d(CompactLayer):
             )
         x_t = batch_last(x.to(self.values.dtype))
         shape = (self.out_channels, *self._output_size(x.shape[2], x.shape[3]), x.shape[0])
-        with torch.autocast(x_t.device.type, enabled=False):
-            y_t: Tensor = mm(self.values, x_t, self.bias, self._handle, shape)
+        y_t = self._product(x_t, shape)
         if self._tap is not None:
             gradient = partial(_dense_gradient, self.weight_shape, self.stride, self.padding)
             y_t = Tap.apply(y_t, x_t, self._tap, gradient)

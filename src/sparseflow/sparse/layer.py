@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparseflow.core import BadValue
 from sparseflow.sparse.kernel import Kernel, register
+from sparseflow.sparse.products import mm
 from sparseflow.sparse.structure import Structure
 
 
@@ -61,6 +62,14 @@ class CompactLayer(nn.Module, ABC):
             self._handle = number
         else:
             self._handle.copy_(number)  # in place: a graph that was recorded with the old structure must not go on
+
+    def _product(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """W x + b of a batch-last input, of the given shape."""
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._product(x, shape)
+        y: Tensor = mm(self.values, x, self.bias, self._handle, shape)
+        return y
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompactLayer:
         before = self.outs.device

@@ -16,13 +16,18 @@ from sparseflow.sparse import native
 
 def batch_last(x: Tensor) -> Tensor:
     """(batch, ...) -> (..., batch), contiguous; differentiable, and no copy where the memory is in that order."""
-    moved = x.movedim(0, -1)
+    moved = x.t() if x.dim() == 2 else x.movedim(0, -1)
     if moved.is_contiguous():
         return moved
-    if torch.compiler.is_compiling() or not _can_turn(x):
-        return moved.contiguous()
-    turned: Tensor = _Turn.apply(x)
-    return turned
+    return _turn(x) if _can_turn(x) else moved.contiguous()
+
+
+def batch_first(x: Tensor) -> Tensor:
+    """(batch, ...) stored anyhow, as compact layers do -> the same, contiguous; differentiable."""
+    if x.is_contiguous():
+        return x
+    moved = x.movedim(0, -1)
+    return _turn(moved, to_last=False) if _can_turn(moved) else x.contiguous()
 
 
 def packed(x: Tensor) -> Tensor:
@@ -30,30 +35,42 @@ def packed(x: Tensor) -> Tensor:
     if x.is_contiguous():
         return x
     moved = x.movedim(-1, 0)
-    return _turned(moved) if moved.is_contiguous() and _can_turn(moved) else x.contiguous()
+    return _turned(moved, True) if _can_turn(moved) else x.contiguous()
 
 
 def _can_turn(x: Tensor) -> bool:
     usual = x.device.type == "cpu" and x.dtype in native.DTYPES and x.numel() > 0 and x.is_contiguous()
-    return usual and not x.is_neg() and native.available()
+    eager = type(x) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+    return usual and eager and not x.is_neg() and native.available()
 
 
-def _turned(x: Tensor) -> Tensor:
-    """(batch, ...) -> (..., batch) by the transposing kernel."""
-    y = x.new_empty(*x.shape[1:], x.shape[0])
-    native.linear().turn(x.element_size(), x.shape[0], x[0].numel(), native.buffer(x), native.buffer(y))
+def _turn(x: Tensor, to_last: bool = True) -> Tensor:
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _turned(x, to_last)
+    turned: Tensor = _Turn.apply(x, to_last)
+    return turned
+
+
+def _turned(x: Tensor, to_last: bool) -> Tensor:
+    """The first dimension last, or the last first, by the transposing kernel."""
+    rest = x.shape[1:] if to_last else x.shape[:-1]
+    batch = x.shape[0] if to_last else x.shape[-1]
+    y = x.new_empty((*rest, batch) if to_last else (batch, *rest))
+    rows, cols = (batch, rest.numel()) if to_last else (rest.numel(), batch)
+    native.linear().turn(x.element_size(), rows, cols, native.buffer(x), native.buffer(y))
     return y
 
 
 class _Turn(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return _turned(x)
+    """`_turned`; the gradient is turned back, into the order of the tensor it belongs to."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
+    def forward(ctx: Any, x: Tensor, to_last: bool) -> Tensor:
+        ctx.to_last = to_last
+        return _turned(x, to_last)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return g.movedim(-1, 0)
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        if _can_turn(g):
+            return _turn(g, not ctx.to_last), None
+        return (g.movedim(-1, 0) if ctx.to_last else g.movedim(0, -1)), None

@@ -12,7 +12,6 @@ from sparseflow.sparse.kernel import Kernel
 from sparseflow.sparse.layer import CompactLayer, Tap
 from sparseflow.sparse.layout import batch_last
 from sparseflow.sparse.native_linear import NativeLinear
-from sparseflow.sparse.products import mm
 
 
 class CompactLinear(CompactLayer):
@@ -40,13 +39,20 @@ class CompactLinear(CompactLayer):
         return NativeLinear(self.structure) if on_cpu and native.available() else CsrKernel(self.structure)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in) -> (..., out); a two-dimensional result is stored with the batch last."""
-        x_t = batch_last(x.reshape(-1, self.in_features).to(self.values.dtype))
-        with torch.autocast(x_t.device.type, enabled=False):
-            y_t: Tensor = mm(self.values, x_t, self.bias, self._handle, (self.out_features, x_t.shape[1]))
+        """x: (..., in) -> (..., out); a two-dimensional result is stored with the batch last.
+
+        Raises:
+            BadValue: for another number of features.
+        """
+        if x.shape[-1:] != (self.in_features,):
+            raise BadValue(f"the layer takes (..., {self.in_features}), got shape {tuple(x.shape)}")
+        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        x_t = batch_last(flat.to(self.values.dtype))
+        y_t = self._product(x_t, (self.out_features, x_t.shape[1]))
         if self._tap is not None:
             y_t = Tap.apply(y_t, x_t, self._tap, _dense_gradient)
-        return y_t.t().reshape(*x.shape[:-1], self.out_features)
+        y = y_t.t()
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return (

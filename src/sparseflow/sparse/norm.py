@@ -84,21 +84,19 @@ class _Normalise(torch.autograd.Function):
     """(channels, ..., batch) -> the same normalised; beside it mean and biased variance, float64, without gradient."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         y = torch.empty_like(x)
         mean = torch.empty(x.shape[0], dtype=torch.float64)
         var = torch.empty_like(mean)
         buffers = (*_buffers(x), *_parameters(x, weight, bias), *_buffers(y, mean, var))
         parts.run(native.norm().forward, (*_geometry(x), eps, *buffers), x.numel(), _MIN_WORK)
-        return y, mean, var
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, weight, bias, ctx.eps = inputs
-        _, mean, var = output
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, bias, mean, var)
+        return y, mean, var
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *rest: None) -> tuple[Tensor | None, ...]:

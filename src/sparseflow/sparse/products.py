@@ -135,6 +135,7 @@ def _both_backward(ctx: Any, u: Tensor | None, v: Tensor | None) -> Grads:
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_transformed: Any = torch._C._are_functorch_transforms_active
 
 
 def _product(body: Any, fake: Any, keep: Any, backward: Any, handle_at: int) -> Any:
@@ -144,17 +145,21 @@ def _product(body: Any, fake: Any, keep: Any, backward: Any, handle_at: int) -> 
     operator.register_fake(fake)
     operator.register_autograd(backward, setup_context=keep)
 
-    def keep_alive(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = body(*inputs)
         keep(ctx, inputs, output)
         ctx.kernel = find(inputs[handle_at])  # the graph may outlive the layer
+        return output
 
-    parts = {"forward": body, "setup_context": keep_alive, "backward": backward}
-    eager: Any = type(f"_{name.title()}", (torch.autograd.Function,), {k: staticmethod(v) for k, v in parts.items()})
+    # With a forward of its own, not a `setup_context`: torch would inspect its signature in every call.
+    parts = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    eager: Any = type(f"_{name.title()}", (torch.autograd.Function,), parts)
 
     def product(*inputs: Any) -> Any:
-        if torch.compiler.is_compiling() or type(inputs[0]) not in _PLAIN or type(inputs[1]) not in _PLAIN:
+        plain = type(inputs[0]) in _PLAIN and type(inputs[1]) in _PLAIN
+        if torch.compiler.is_compiling() or not plain or _transformed():
             return operator(*inputs)
-        return eager.apply(*inputs)
+        return eager.apply(*inputs) if torch.is_grad_enabled() else body(*inputs)
 
     product.__name__ = product.__qualname__ = name
     product.__doc__ = body.__doc__
