@@ -17,6 +17,7 @@
  */
 
 #include "border.h"
+#include "pattern.h"
 #include "conv_plan.h"
 
 typedef struct {
@@ -52,24 +53,6 @@ typedef struct {
     size_t n, kh, kw;
     Side forward, backward;
 } Structure;
-
-/* Columns are (c_in, ky, kx); a column lists the output channels that read it. */
-static int is_pattern(const int32_t *starts, const int32_t *outs, size_t columns, size_t c_out, size_t n)
-{
-    if (starts[0] != 0 || (size_t)starts[columns] != n)
-        return 0;
-    /* All starts first: an entry may only be read once its column is known to lie within them. */
-    for (size_t c = 0; c < columns; c++)
-        if (starts[c] > starts[c + 1])
-            return 0;
-    for (size_t c = 0; c < columns; c++) {
-        int64_t before = -1;
-        for (int32_t k = starts[c]; k < starts[c + 1]; before = outs[k++])
-            if (outs[k] <= before || (size_t)outs[k] >= c_out)
-                return 0;
-    }
-    return 1;
-}
 
 static int make_side(Side *side, size_t n_out, size_t n_in, size_t n)
 {

@@ -23,6 +23,7 @@
  */
 
 #include "border.h"
+#include "pattern.h"
 
 /* ---- structure -------------------------------------------------------------------------------------------------- */
 
@@ -288,23 +289,6 @@ typedef struct {
     Side forward, backward;
 } Structure;
 
-static int is_csc(const Csc *csc)
-{
-    if (csc->starts[0] != 0 || (size_t)csc->starts[csc->n_in] != csc->n)
-        return 0;
-    /* All starts first: an index may only be read once its feature is known to lie within the indices. */
-    for (size_t i = 0; i < csc->n_in; i++)
-        if (csc->starts[i] > csc->starts[i + 1])
-            return 0;
-    for (size_t i = 0; i < csc->n_in; i++) {
-        int64_t before = -1;
-        for (int32_t k = csc->starts[i]; k < csc->starts[i + 1]; before = csc->outs[k++])
-            if (csc->outs[k] <= before || (size_t)csc->outs[k] >= csc->n_out)
-                return 0;
-    }
-    return 1;
-}
-
 static int build(Structure *self, const Csc *csc, const size_t blocks[4])
 {
     int32_t *order = malloc((csc->n + 1) * sizeof *order);
@@ -354,7 +338,7 @@ static PyObject *structure_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     self->n = csc.n;
     int valid, failed = 0;
     Py_BEGIN_ALLOW_THREADS
-    valid = is_csc(&csc);
+    valid = is_pattern(csc.starts, csc.outs, csc.n_in, csc.n_out, csc.n);
     if (valid)
         failed = build(self, &csc, blocks);
     Py_END_ALLOW_THREADS
