@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sparseflow.core import BadValue
 from sparseflow.sparse import native
-from sparseflow.sparse.dense_conv import DenseConv, Pair, conv_weight_gradient
-from sparseflow.sparse.kernel import Kernel
+from sparseflow.sparse.dense_conv import DenseConv, conv_weight_gradient
+from sparseflow.sparse.kernel import Kernel, Pair
 from sparseflow.sparse.layer import CompactLayer, Tap
 from sparseflow.sparse.layout import batch_last
 from sparseflow.sparse.native_conv import NativeConv

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from sparseflow.core import BadValue, Masks, StandsForWeight, check_masks
 from sparseflow.sparse.conv import CompactConv2d
-from sparseflow.sparse.dense_conv import Pair
+from sparseflow.sparse.kernel import Pair
 from sparseflow.sparse.layer import CompactLayer
 from sparseflow.sparse.linear import CompactLinear
 from sparseflow.sparse.norm import forget_batch_last, keep_batch_last

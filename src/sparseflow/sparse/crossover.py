@@ -71,10 +71,11 @@ def worth_compacting(
         if prefix not in inputs or model.get_parameter(name).device.type != "cpu":
             continue  # the example does not use it; or a device whose sparse products are never ahead of its dense ones
         case = _case(model.get_submodule(prefix), inputs[prefix])
-        if case not in known:
+        border = known.get(case)
+        if border is None:
             report(f"measuring a layer {tuple(case.weight)} on inputs {tuple(case.input)}")
-            known[case] = measure(case)
-        if float(masks[name].float().mean()) <= known[case]:
+            border = known[case] = measure(case)
+        if int(masks[name].count_nonzero()) <= border * masks[name].numel():
             chosen.append(name)
     return chosen
 
@@ -176,11 +177,8 @@ class _Cache:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def __contains__(self, case: Case) -> bool:
-        return _key(case) in self._content().get(self._machine, {})
-
-    def __getitem__(self, case: Case) -> float:
-        return float(self._content()[self._machine][_key(case)])
+    def get(self, case: Case) -> float | None:
+        return self._content().get(self._machine, {}).get(_key(case))
 
     def __setitem__(self, case: Case, density: float) -> None:
         content = self._content()

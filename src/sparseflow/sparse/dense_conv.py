@@ -8,10 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn import grad
 
-from sparseflow.sparse.kernel import Shape
+from sparseflow.sparse.kernel import Pair, Shape
 from sparseflow.sparse.structure import Structure
-
-Pair = tuple[int, int]
 
 
 class DenseConv:

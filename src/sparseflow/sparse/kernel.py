@@ -12,6 +12,7 @@ from torch import Tensor
 from sparseflow.core import SparseflowError
 
 Shape = tuple[int, ...]
+Pair = tuple[int, int]
 
 
 class Kernel(Protocol):

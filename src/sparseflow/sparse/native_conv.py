@@ -7,14 +7,12 @@ from collections.abc import Callable
 from torch import Tensor
 
 from sparseflow.sparse import parts
-from sparseflow.sparse.kernel import Shape
+from sparseflow.sparse.kernel import Pair, Shape
 from sparseflow.sparse.native import buffer, checked, conv
 from sparseflow.sparse.structure import Structure
 
 _MIN_WORK = 1 << 21
 """Multiply-adds that repay waking another thread."""
-
-Pair = tuple[int, int]
 
 
 class NativeConv:

@@ -8,6 +8,7 @@ asks the device for a number.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,7 +33,7 @@ class Own:
     """Like `buffers`: what a training step saw, by which its stack then moves the buffers, all layers' at once."""
 
 
-class Layer:
+class Layer(ABC):
     """One use of a module.
 
     A gradient handed to `backward` belongs to the layer, which may write its answer into it.
@@ -69,13 +70,13 @@ class Layer:
             return room(len(self.x), (shape[1], shape[0]), of).transpose(1, 2)
         return room(len(self.x), shape, of)
 
+    @abstractmethod
     def forward(self, mode: Mode) -> None:
         """From `x` to `y`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, g: Tensor) -> Tensor:
         """After a forward pass in mode train or probe: the input's gradient, from the output's.
 
         Parameters' gradients are written into their places.
         """
-        raise NotImplementedError
