@@ -1,5 +1,6 @@
-"""Gradients with respect to named weights, shared by gradient flow and every score that needs a gradient."""
+"""Gradients and Hessian products with respect to named weights, shared by gradient flow, pruning and curvature."""
 
 from sparseflow.autodiff.gradients import mean_weight_gradients, weight_gradients
+from sparseflow.autodiff.hessian import hessian_product, mean_hessian_product
 
-__all__ = ["mean_weight_gradients", "weight_gradients"]
+__all__ = ["hessian_product", "mean_hessian_product", "mean_weight_gradients", "weight_gradients"]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from sparseflow.core.errors import SparseflowError, UnknownName
 
 T = TypeVar("T")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Catalog(Generic[T]):
         self.kind = kind
         self._entries: dict[str, Entry[T]] = {}
 
-    def add(self, name: str, *, cite: str, **facts: Any) -> Callable[[T], T]:
+    def add(self, name: str, *, cite: str, **facts: Any) -> Callable[[Made], Made]:
         """Decorator that enters a function or class under `name`; the first line of its docstring is its summary.
 
         Args:
@@ -46,13 +47,13 @@ class Catalog(Generic[T]):
             SparseflowError: if the name is taken or the method has no docstring.
         """
 
-        def enter(make: T) -> T:
+        def enter(make: Made) -> Made:  # its own type, which says more than T
             if name in self._entries:
                 raise SparseflowError(f"{self.kind} {name!r} is already in the catalog")
             doc = (getattr(make, "__doc__", None) or "").strip()
             if not doc:
                 raise SparseflowError(f"{self.kind} {name!r} needs a docstring: its first line is what `list` shows")
-            self._entries[name] = Entry(name, make, cite, doc.splitlines()[0], facts)
+            self._entries[name] = Entry(name, cast(T, make), cite, doc.splitlines()[0], facts)
             return make
 
         return enter

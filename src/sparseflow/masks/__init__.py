@@ -1,8 +1,40 @@
-"""Which weights are active: how many (budget, matching), and which (random selection)."""
+"""Which weights are active: how many (budgets), which (criteria, exact selection), when (rounds, gradually)."""
 
-from sparseflow.masks.budget import round_half_up, uniform
+from sparseflow.masks.apportion import round_half_up
+from sparseflow.masks.budget import Budget, Density, Empty, budgets, count, uniform
+from sparseflow.masks.criteria import Snapshot, criteria
+from sparseflow.masks.examples import balanced
 from sparseflow.masks.matching import matching_rules
-from sparseflow.masks.random import random_masks
-from sparseflow.masks.select import random_subset
+from sparseflow.masks.prune import prune
+from sparseflow.masks.rounds import next_round, rounds_to
+from sparseflow.masks.select import Scores, random_masks, random_subset, select
+from sparseflow.masks.tickets import shuffled
+from sparseflow.masks.when import Gradual, exponential
+from sparseflow.masks.which import Selection, Selector, prunable
 
-__all__ = ["matching_rules", "random_masks", "random_subset", "round_half_up", "uniform"]
+__all__ = [
+    "Budget",
+    "Density",
+    "Empty",
+    "Gradual",
+    "Scores",
+    "Selection",
+    "Selector",
+    "Snapshot",
+    "balanced",
+    "budgets",
+    "count",
+    "criteria",
+    "exponential",
+    "matching_rules",
+    "next_round",
+    "prunable",
+    "prune",
+    "random_masks",
+    "random_subset",
+    "round_half_up",
+    "rounds_to",
+    "select",
+    "shuffled",
+    "uniform",
+]

@@ -1,0 +1,62 @@
+"""Iterative magnitude pruning, a round at a time (Frankle & Carbin 2019, arXiv:1803.03635; Frankle et al. 2020)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sparseflow.core import BadValue, Masks, check_fraction
+from sparseflow.masks.apportion import round_half_up
+from sparseflow.masks.budget import Budget, Empty
+from sparseflow.masks.select import Scores, select
+
+
+def next_round(
+    weights: Scores,
+    masks: Masks,
+    fraction: float = 0.2,
+    *,
+    target: Budget,
+    layerwise: bool = False,
+    empty: Empty = "one",
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """The masks after one more round: `fraction` of the active weights is removed, smallest magnitudes first.
+
+    The last round removes only what is needed to reach the target; masks that have reached it come back as they are.
+
+    Args:
+        weights: trained values by weight name.
+        masks: those of the round before, for the same names.
+        target: active weights at the end: of all layers together or, `layerwise`, of each.
+        layerwise: remove the fraction from each layer instead of from all together.
+
+    Raises:
+        BadValue: for a fraction outside (0, 1), or a target of the other kind.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise BadValue(f"the fraction that a round removes must be in (0, 1), got {fraction:g}")
+    if layerwise == isinstance(target, int):
+        raise BadValue("a layerwise round needs the target of each layer, a global one the number of all")
+    now = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
+    budget: Budget
+    if isinstance(target, int):
+        total = sum(now.values())
+        budget = min(total, max(target, round_half_up(1.0 - fraction, total)))
+    else:
+        budget = {name: min(n, max(target[name], round_half_up(1.0 - fraction, n))) for name, n in now.items()}
+    return select({name: weights[name].abs() for name in masks}, budget, seed, within=masks, empty=empty)
+
+
+def rounds_to(density: float, fraction: float = 0.2, weights: int = 10**9) -> int:
+    """How many rounds reach the density, of a network of so many weights.
+
+    Raises:
+        BadValue: for a density outside (0, 1] or a fraction outside (0, 1).
+    """
+    check_fraction("density", density)
+    if not 0.0 < fraction < 1.0:
+        raise BadValue(f"the fraction that a round removes must be in (0, 1), got {fraction:g}")
+    target, left, rounds = round_half_up(density, weights), weights, 0
+    while left > target:
+        left, rounds = min(left - 1, max(target, round_half_up(1.0 - fraction, left))), rounds + 1
+    return rounds
