@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from sparseflow.study import RunSpec, Surroundings, execute
+from sparseflow.study import RunSpec, Surroundings, execute_group, with_predecessors
 from sparseflow.study.spec import Section
+
+DENSITY = {"twin_width": None, "density": 0.2}
+SNIP = {**DENSITY, "criterion": "snip"}
+GRADUAL = {**DENSITY, "gradual": {"start": 1, "end": 6, "every": 2}}
+LOTTERY = {"twin_width": None, "lottery": {"round": 1}}
 
 # field -> (a value other than the base's, what else the base needs for it to matter)
 KNOBS = {
@@ -24,6 +31,28 @@ KNOBS = {
     "mask.twin_width": (8, {}),
     "mask.matching": ("active-neurons", {}),
     "mask.density": (0.3, {"mask": {"twin_width": None}}),
+    "mask.densities": ((0.3, 0.4, 0.5, 0.6), {"mask": DENSITY}),
+    "mask.criterion": ("magnitude", {"mask": DENSITY}),
+    "mask.budget": ("erk", {"mask": DENSITY}),
+    "mask.rounds": (5, {"mask": SNIP}),
+    "mask.examples": (40, {"mask": SNIP}),
+    "mask.mode": ("eval", {"mask": SNIP, "model": {"norm": "batch"}}),
+    "mask.options": ({"temperature": 1.0}, {"mask": {**DENSITY, "criterion": "grasp"}}),
+    "mask.exclude": (("output*",), {"mask": DENSITY}),
+    "mask.dense": (("output*",), {"mask": DENSITY}),
+    "mask.empty": ("allow", {"mask": {**DENSITY, "density": 0.004}}),
+    "mask.shuffle": (True, {"mask": SNIP}),
+    "mask.gradual": ({"start": 1, "end": 6, "every": 2}, {"mask": DENSITY}),
+    "mask.gradual.start": (0, {"mask": GRADUAL}),
+    "mask.gradual.end": (5, {"mask": GRADUAL}),
+    "mask.gradual.every": (3, {"mask": GRADUAL}),
+    "mask.lottery": ({"round": 1}, {"mask": {"twin_width": None}}),
+    "mask.lottery.round": (2, {"mask": LOTTERY}),
+    "mask.lottery.fraction": (0.5, {"mask": LOTTERY}),
+    "mask.lottery.layerwise": (True, {"mask": LOTTERY}),
+    "mask.lottery.rewind_step": (3, {"mask": LOTTERY}),
+    "mask.lottery.weights": ("fresh", {"mask": LOTTERY}),
+    "mask.file": None,  # test_mask_file holds it
     "mask.execution": ("compact", {}),
     "init.scheme": ("glorot", {}),
     "init.distribution": ("uniform", {}),
@@ -64,10 +93,11 @@ KNOBS = {
 def leaves(section: type[Section], prefix: str = "") -> list[str]:
     found = []
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
+        parts = [field.annotation, *get_args(field.annotation)]
+        inner = next((t for t in parts if isinstance(t, type) and issubclass(t, Section)), None)
+        if inner is not None:
             found += leaves(inner, f"{prefix}{name}.")
-        else:
+        if inner is not field.annotation:  # a value by itself, or a section that may be left out
             found.append(prefix + name)
     return found
 
@@ -84,18 +114,22 @@ def test_every_field_is_listed():
 
 
 @pytest.mark.parametrize("knob", [k for k, v in KNOBS.items() if v is not None])
-def test_the_knob_changes_something(knob, small, cache):
+def test_the_knob_changes_something(knob, small, cache, tmp_path):
     value, needs = KNOBS[knob]
     base = laid_over(small().changes(), needs)
     *path, last = knob.split(".")
     change: dict = {last: value}
     for part in reversed(path):
         change = {part: change}
-    before, after = (_everything(RunSpec.model_validate(c), cache) for c in (base, laid_over(base, change)))
+    before, after = (_everything(RunSpec.model_validate(c), cache, tmp_path) for c in (base, laid_over(base, change)))
     assert before != after
 
 
-def _everything(spec, cache):
+def _everything(spec, cache, folder):
     rows: list = []
-    result = execute(spec, Surroundings(), cache, rows.extend)
+    chain = with_predecessors([spec])
+    emit = lambda run, new: rows.extend(new if run == spec else [])  # noqa: E731
+    results = {run.name: r for run, r in execute_group(chain, Surroundings(checkpoints=folder), cache, emit)}
+    result = results[spec.name]
+    assert result.status == "finished", result.error
     return result.digest, result.execution, result.stacked, sorted(rows)

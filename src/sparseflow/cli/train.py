@@ -30,6 +30,7 @@ def run_training(
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=True)
     facts = facts_of(spec, DataCache(surroundings))
     study = (f"train-{spec.name}", "train", {"spec": spec.changes(), "facts": asdict(facts)})
+    shape = (facts.input_shape, facts.classes)
     pages: list[Path] = []
 
     def finish(store: Store) -> None:
@@ -44,7 +45,9 @@ def run_training(
 
     try:
         with Show(console, {spec.name: data}) as show:
-            tally = drive([spec], out, surroundings, 1, show, study=study, data_digest=facts.digest, finish=finish)
+            tally = drive(
+                [spec], out, surroundings, 1, show, study=study, data_digest=facts.digest, shape=shape, finish=finish
+            )
     finally:
         for page in pages:
             console.print(f"report: {page}")

@@ -137,6 +137,20 @@ def count(
     return found
 
 
+def without(budget: Budget, shapes: Shapes, dense: Collection[str]) -> Budget:
+    """The part of a budget that is left for the layers that do not stay dense.
+
+    Raises:
+        BadValue: if the dense layers have more weights than a common total.
+    """
+    if isinstance(budget, int):
+        left = budget - sum(shapes[name].numel() for name in dense)
+        if left < 0:
+            raise BadValue(f"the dense layers {', '.join(sorted(dense))} have more weights than the {budget:,} to keep")
+        return left
+    return {name: n for name, n in budget.items() if name not in dense}
+
+
 def total(shapes: Shapes, density: float) -> int:
     """max(1, round(density * n)) of all n weights together.
 

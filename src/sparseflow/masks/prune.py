@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseflow.core import BadValue, Batch, Loss, Masks, Shapes, check_positive, global_stream
-from sparseflow.masks.budget import Budget, Density, Empty, budgets, count
+from sparseflow.masks.budget import Density, Empty, budgets, count, without
 from sparseflow.masks.criteria import Snapshot, criteria
 from sparseflow.masks.criteria.snapshot import Criterion
 from sparseflow.masks.examples import balanced
@@ -92,7 +92,7 @@ def prune(
         masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
         for done in range(1, rounds + 1):
             scores = score(Snapshot(work, list(shapes), masks, loss, batches, prepared), **own)
-            goal = _without(exponential(final, shapes, done, rounds), shapes, kept)
+            goal = without(exponential(final, shapes, done, rounds), shapes, kept)
             masks |= select(_ranked(scores, shapes, kept), goal, seed, within=masks, empty=empty)
             _clear(work, masks)
             progress(done, rounds)
@@ -107,6 +107,15 @@ def _criterion(criterion: str | Criterion) -> tuple[Criterion, Mapping[str, Any]
         entry = criteria.entry(criterion)
         return entry.make, entry.facts
     return criterion, _OF_A_FUNCTION
+
+
+def check_options(criterion: str, budget: str, options: Mapping[str, Any]) -> None:
+    """Raise unless every option is one of the criterion's or the budget's.
+
+    Raises:
+        BadValue: with the options that they have.
+    """
+    _split_options(criteria[criterion], budget, options)
 
 
 def _split_options(score: Criterion, budget: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -143,16 +152,6 @@ def _copy(model: nn.Module, names: Iterable[str], *, training: bool) -> nn.Modul
     for name in names:
         work.get_parameter(name).requires_grad_(True)
     return work
-
-
-def _without(budget: Budget, shapes: Shapes, kept: Collection[str]) -> Budget:
-    """The budget of the layers that do not stay dense."""
-    if isinstance(budget, int):
-        left = budget - sum(shapes[name].numel() for name in kept)
-        if left < 0:
-            raise BadValue(f"the dense layers {', '.join(sorted(kept))} have more weights than the {budget:,} to keep")
-        return left
-    return {name: n for name, n in budget.items() if name not in kept}
 
 
 def _ranked(scores: Scores, shapes: Shapes, kept: Collection[str]) -> dict[str, Tensor]:

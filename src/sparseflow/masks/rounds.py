@@ -17,18 +17,21 @@ def next_round(
     *,
     target: Budget,
     layerwise: bool = False,
+    last: bool = False,
     empty: Empty = "one",
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """The masks after one more round: `fraction` of the active weights is removed, smallest magnitudes first.
 
-    The last round removes only what is needed to reach the target; masks that have reached it come back as they are.
+    At least one goes, and never more than what is needed to reach the target; masks that have reached it come back as
+    they are.
 
     Args:
         weights: trained values by weight name.
         masks: those of the round before, for the same names.
         target: active weights at the end: of all layers together or, `layerwise`, of each.
         layerwise: remove the fraction from each layer instead of from all together.
+        last: go to the target, whatever the fraction: rounding may leave a small layer a weight or two above it.
 
     Raises:
         BadValue: for a fraction outside (0, 1), or a target of the other kind.
@@ -40,11 +43,17 @@ def next_round(
     now = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
     budget: Budget
     if isinstance(target, int):
-        total = sum(now.values())
-        budget = min(total, max(target, round_half_up(1.0 - fraction, total)))
+        budget = _left(sum(now.values()), fraction, target, last)
     else:
-        budget = {name: min(n, max(target[name], round_half_up(1.0 - fraction, n))) for name, n in now.items()}
+        budget = {name: _left(n, fraction, target[name], last) for name, n in now.items()}
     return select({name: weights[name].abs() for name in masks}, budget, seed, within=masks, empty=empty)
+
+
+def _left(active: int, fraction: float, target: int, last: bool = False) -> int:
+    """How many of so many active weights a round leaves."""
+    if last or active <= target:
+        return min(active, target)
+    return max(target, min(active - 1, round_half_up(1.0 - fraction, active)))
 
 
 def rounds_to(density: float, fraction: float = 0.2, weights: int = 10**9) -> int:
@@ -58,5 +67,5 @@ def rounds_to(density: float, fraction: float = 0.2, weights: int = 10**9) -> in
         raise BadValue(f"the fraction that a round removes must be in (0, 1), got {fraction:g}")
     target, left, rounds = round_half_up(density, weights), weights, 0
     while left > target:
-        left, rounds = min(left - 1, max(target, round_half_up(1.0 - fraction, left))), rounds + 1
+        left, rounds = _left(left, fraction, target), rounds + 1
     return rounds

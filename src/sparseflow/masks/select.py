@@ -68,6 +68,8 @@ def select(
         BadValue: for NaN scores (names the layer), more weights to choose than there are, a layer left empty where
             `empty` is "error".
     """
+    if not scores:
+        return {}  # every layer stays dense
     scores = {name: score if score.dtype.itemsize >= 4 else score.float() for name, score in scores.items()}
     for name, score in scores.items():
         if torch.isnan(score).any():

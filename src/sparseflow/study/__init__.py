@@ -18,6 +18,7 @@ from sparseflow.study.build import Network, active_per_layer, build, maximum_wid
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.drive import Interrupted, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
+from sparseflow.study.finding import predecessor, with_predecessors
 from sparseflow.study.groups import grouped
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, presets, read_preset, validate
@@ -64,10 +65,12 @@ __all__ = [
     "now",
     "optimizer_for",
     "plan_for",
+    "predecessor",
     "presets",
     "read_preset",
     "runs_of",
     "smallest_effect",
     "validate",
     "widths_of",
+    "with_predecessors",
 ]

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sparseflow.core import BadSpec, BadValue, Masks, ModelMasks, Shapes, other_parameters, weight_shapes, weight_values
+from sparseflow.core import (
+    BadSpec,
+    BadValue,
+    Masks,
+    ModelMasks,
+    Shapes,
+    other_parameters,
+    stream_seed,
+    weight_shapes,
+    weight_values,
+)
 from sparseflow.init import draw_active_, from_twin_
-from sparseflow.masks import matching_rules, random_masks, uniform
+from sparseflow.masks import matching_rules, random_masks
 from sparseflow.models import materialise, sketch
 from sparseflow.sparse import choose, compact
+from sparseflow.study.finding import Source, budget_of, find_masks, weights_in_question
 from sparseflow.study.spec import ModelSpec, RunSpec
 from sparseflow.train import Plan, make_optimizer, make_schedule, obstacle, optimizers, parameter_groups
 
@@ -56,24 +68,30 @@ def layer_shapes(spec: RunSpec, input_shape: tuple[int, ...], classes: int, widt
 
 
 def active_per_layer(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:
-    """Weight name -> active weights, without building the network.
+    """Weight name -> active weights, without building the network, for masks that are drawn at random.
 
     Raises:
         BadSpec: if the twin is wider than the model.
     """
-    shapes = layer_shapes(spec, input_shape, classes)
-    counts = _budget(spec, shapes, input_shape, classes)
-    return {name: counts.get(name, shape.numel()) for name, shape in shapes.items()}
+    model = _sketch(spec, input_shape, classes)
+    counts = _budget(spec, model, input_shape, classes)
+    return {name: counts.get(name, shape.numel()) for name, shape in weight_shapes(model).items()}
 
 
 def stacks(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> bool:
     """Whether a run is trained stacked: a matter of its specification alone, never of who else is there to share."""
-    if spec.train.stack == "never" or spec.mask.execution == "compact":
+    mask = spec.mask
+    if (
+        spec.train.stack == "never"
+        or mask.execution == "compact"
+        or mask.lottery is not None
+        or mask.gradual is not None
+    ):
         return False
     if not optimizers.entry(spec.optimizer.name).facts.get("elementwise", False):
         return False
     size = _stackable_size(spec.model, input_shape, classes)
-    return size is not None and size <= (STACKED_SPARSE if spec.mask.sparse else STACKED_DENSE)
+    return size is not None and size <= (STACKED_SPARSE if mask.sparse else STACKED_DENSE)
 
 
 @lru_cache(maxsize=256)
@@ -83,31 +101,83 @@ def _stackable_size(model: ModelSpec, input_shape: tuple[int, ...], classes: int
     return None if obstacle(sketched) else sum(shape.numel() for shape in weight_shapes(sketched).values())
 
 
-def build(spec: RunSpec, input_shape: tuple[int, ...], classes: int, device: torch.device | str = "cpu") -> Network:
-    """Make, mask, convert and initialise the network of a run; everything random follows from `spec.seed`."""
+def build(
+    spec: RunSpec,
+    input_shape: tuple[int, ...],
+    classes: int,
+    device: torch.device | str = "cpu",
+    source: Source | None = None,
+) -> Network:
+    """Make, mask, convert and initialise the network of a run; everything random follows from `spec.seed`.
+
+    Args:
+        source: what a mask that is not drawn at random is found from.
+
+    Raises:
+        BadSpec: if the mask cannot be had from this network.
+    """
     model = _sketch(spec, input_shape, classes)
     shapes = weight_shapes(model)
-    counts = _budget(spec, shapes, input_shape, classes)
     stacked = stacks(spec, input_shape, classes)
-    wanted = choose(shapes, counts, "masked" if stacked else spec.mask.execution)
-    kept = {}
-    for name, count in counts.items():  # one after the other: all masks at once outweigh a compact network
-        mask = random_masks(shapes, {name: count}, spec.seed)[name].to(device)
-        if wanted[name] == "masked" or not compact(model, {name: mask}).compacted:
-            kept[name] = mask
-    execution = {name: "masked" if name in kept else "compact" for name in counts}
-    materialise(model, device, getattr(torch, spec.train.dtype))
-    masks = ModelMasks(model, kept, counts)
-    twin = spec.mask.twin_width is not None and spec.init.fans != "own"
-    scheme = spec.init.scheme_object()
-    if twin:
-        shapes_of_twin = layer_shapes(spec, input_shape, classes, spec.mask.twin_width)
-        from_twin_(model, masks, shapes_of_twin, scheme, seed=spec.seed)
+    execution = "masked" if stacked or spec.mask.gradual is not None else spec.mask.execution
+    dtype = getattr(torch, spec.train.dtype)
+    if (spec.mask.sparse and not spec.mask.drawn) or spec.mask.lottery is not None:
+        if source is None:
+            raise BadValue("the mask of this run is found in its network: build needs a source")
+        materialise(model, device, dtype)
+        _draw_dense(spec, model)
+        found = find_masks(spec, model, source)
+        counts = {name: int(mask.count_nonzero()) for name, mask in found.items()}
+        kept = _convert(model, counts, choose(shapes, counts, execution), found.__getitem__, device)
     else:
-        draw_active_(model, masks, scheme, seed=spec.seed)
+        counts = _budget(spec, model, input_shape, classes)
+        # One after the other: all masks at once outweigh a compact network.
+        kept = _convert(
+            model,
+            counts,
+            choose(shapes, counts, execution),
+            lambda name: random_masks(shapes, {name: counts[name]}, spec.seed)[name],
+            device,
+        )
+        materialise(model, device, dtype)
+        _draw_active(spec, model, ModelMasks(model, kept, counts), input_shape, classes)
+    masks = ModelMasks(model, kept, counts)
     active = {name: counts.get(name, shape.numel()) for name, shape in shapes.items()}
     others = sum(p.numel() for p in other_parameters(model).values())
-    return Network(model, masks, execution, active, others, stacked)
+    how = {name: "masked" if name in kept else "compact" for name in counts}
+    return Network(model, masks, how, active, others, stacked)
+
+
+def _convert(
+    model: nn.Module,
+    names: Iterable[str],
+    wanted: Mapping[str, str],
+    mask_of: Callable[[str], Tensor],
+    device: torch.device | str,
+) -> dict[str, Tensor]:
+    """Make the layers compact that are to be and can be; the masks of the others."""
+    kept = {}
+    for name in names:
+        mask = mask_of(name).to(device)
+        if wanted[name] == "masked" or not compact(model, {name: mask}).compacted:
+            kept[name] = mask
+    return kept
+
+
+def _draw_dense(spec: RunSpec, model: nn.Module) -> None:
+    lottery = spec.mask.lottery
+    fresh = lottery is not None and lottery.weights == "fresh"
+    seed = stream_seed(spec.seed, "fresh") if fresh else spec.seed
+    draw_active_(model, {}, spec.init.scheme_object(), seed=seed)
+
+
+def _draw_active(spec: RunSpec, model: nn.Module, masks: Masks, input_shape: tuple[int, ...], classes: int) -> None:
+    scheme = spec.init.scheme_object()
+    if spec.mask.twin_width is not None and spec.init.fans != "own":
+        twin = layer_shapes(spec, input_shape, classes, spec.mask.twin_width)
+        from_twin_(model, masks, twin, scheme, seed=spec.seed)
+    else:
+        draw_active_(model, masks, scheme, seed=spec.seed)
 
 
 def optimizer_for(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
@@ -143,13 +213,16 @@ def _sketch(spec: RunSpec, input_shape: tuple[int, ...], classes: int, width: in
     return sketch(spec.model.name, input_shape, classes, **options)
 
 
-def _budget(spec: RunSpec, shapes: Shapes, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:
-    if spec.mask.density is not None:
-        return uniform(shapes, spec.mask.density)
-    if spec.mask.twin_width is None:
+def _budget(spec: RunSpec, model: nn.Module, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:
+    """Active weights of each layer that has a mask, where no network is needed to tell."""
+    if spec.mask.twin_width is not None:
+        twin = layer_shapes(spec, input_shape, classes, spec.mask.twin_width)
+        try:
+            return matching_rules[spec.mask.matching](weight_shapes(model), twin)
+        except BadValue as error:
+            raise BadSpec([f"mask.twin_width: {error}"]) from None
+    if not spec.mask.drawn:
         return {}
-    twin = layer_shapes(spec, input_shape, classes, spec.mask.twin_width)
-    try:
-        return matching_rules[spec.mask.matching](shapes, twin)
-    except BadValue as error:
-        raise BadSpec([f"mask.twin_width: {error}"]) from None
+    found = budget_of(spec, *weights_in_question(spec, model))
+    assert not isinstance(found, int), "a drawn mask has a number for each layer"
+    return found

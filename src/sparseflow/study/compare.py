@@ -14,8 +14,9 @@ from pydantic import BeforeValidator, Field, field_validator
 from sparseflow.core import BadSpec, SparseflowError, UnknownName
 from sparseflow.models import activations
 from sparseflow.study.build import maximum_width
+from sparseflow.study.fields import Number, Positive, Section, Whole
 from sparseflow.study.read import validate
-from sparseflow.study.spec import Number, OptimizerSpec, Positive, RunSpec, Section, Whole
+from sparseflow.study.spec import OptimizerSpec, RunSpec
 from sparseflow.study.variants import Strengths, parts, variant
 from sparseflow.train import optimizers
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparseflow.core import BadStore, SparseflowError
+from sparseflow.study.finding import with_predecessors
 from sparseflow.study.groups import grouped
 from sparseflow.study.lock import locked
 from sparseflow.study.pool import Event, run_pool
@@ -47,23 +48,23 @@ def drive(
     *,
     study: tuple[str, str, Mapping[str, Any]],
     data_digest: str,
-    shape: tuple[tuple[int, ...], int] | None = None,
+    shape: tuple[tuple[int, ...], int],
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
-    """Execute every run that the folder does not hold yet.
+    """Execute every run that the folder does not hold yet, and those that must come before it.
 
     Args:
         out: output folder; it holds `results.db` and is locked meanwhile.
         study: (name, kind, specification) entered into the store.
         data_digest: of the data set that the runs train on.
-        shape: of its examples, and its number of classes: small runs are then trained together (`study.groups`).
+        shape: of its examples, and its number of classes, by which runs are trained together (`study.groups`).
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
         Busy, BadStore: if the folder cannot be had or used, holds another kind of study, or runs made on other data.
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
-    wanted = list(runs)
+    wanted = with_predecessors(runs)
     with locked(out):
         store = Store(out, create=True)
         try:
@@ -85,7 +86,7 @@ def drive(
             interrupted = False
             try:
                 if rest:
-                    run_pool(grouped(rest, jobs, *shape) if shape else rest, surroundings, jobs, handle)
+                    run_pool(grouped(rest, jobs, *shape), surroundings, jobs, handle)
             except KeyboardInterrupt:
                 interrupted = True
             finish(store)
@@ -100,9 +101,8 @@ def drive(
 
 
 def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
-    """Whether the final network is to be kept and is not there: such a run is made again, bit for bit."""
-    path = surroundings.final_path(spec.name)
-    return path is not None and not path.is_file()
+    """Whether weights that are to be kept are not there: such a run is made again, bit for bit."""
+    return any(not path.is_file() for path in surroundings.kept_paths(spec))
 
 
 def _statuses(store: Store, wanted: list[RunSpec]) -> list[str | None]:

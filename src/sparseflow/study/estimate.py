@@ -13,8 +13,9 @@ import torch
 from sparseflow.core import stream
 from sparseflow.data import Prepared
 from sparseflow.study.build import build, optimizer_for, plan_for, stacks
+from sparseflow.study.finding import first_round
 from sparseflow.study.groups import MOST_TOGETHER, shape_key
-from sparseflow.study.run import DataCache, Surroundings
+from sparseflow.study.run import DataCache, Surroundings, source_for
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import Stack, Trainer
 
@@ -42,6 +43,7 @@ class Estimator:
         Args:
             watch: told how many kinds have been timed, of how many.
         """
+        runs = [_timeable(run) for run in runs]
         kinds = {_kind(run): run for run in reversed(runs)}
         alike = Counter(shape_key(run) for run in runs)
         first_of_size = {_size(run): _kind(run) for run in reversed(runs)}
@@ -81,9 +83,15 @@ class Estimator:
         return start_up + work / len(trainers)
 
     def _trainer(self, spec: RunSpec, data: Prepared, seed: int) -> Trainer:
-        own = spec.model_copy(update={"seed": seed})
-        network = build(own, data.input_shape, data.classes, self._surroundings.device)
+        own = _timeable(spec.model_copy(update={"seed": seed}))
+        source = source_for(own, data, self._surroundings)
+        network = build(own, data.input_shape, data.classes, self._surroundings.device, source)
         return Trainer(network.model, network.masks, optimizer_for(own, network.model), data, plan_for(own))
+
+
+def _timeable(spec: RunSpec) -> RunSpec:
+    """The run, or one that takes as long and needs no other run to have ended."""
+    return first_round(spec) if spec.mask.lottery is not None else spec
 
 
 class _Timed(NamedTuple):

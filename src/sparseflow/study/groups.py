@@ -1,4 +1,4 @@
-"""Which runs share a worker's program: those of one shape, as many as leave work for every worker."""
+"""Which runs go to one worker: those of one shape that share its program, and those that follow on each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from sparseflow.study.build import stacks
-from sparseflow.study.spec import InitSpec, MaskSpec, RunSpec
+from sparseflow.study.finding import first_round
+from sparseflow.study.masked import MaskSpec
+from sparseflow.study.spec import InitSpec, RunSpec
 
 MOST_TOGETHER = 8
 """Runs in one stack: beyond, a step costs what its arithmetic costs."""
@@ -15,10 +17,19 @@ Group = tuple[RunSpec, ...]
 
 
 def grouped(specs: Sequence[RunSpec], jobs: int, input_shape: tuple[int, ...], classes: int) -> list[Group]:
-    """The runs in groups for `jobs` workers, in the order of their first members; results do not depend on it."""
+    """The runs in groups for `jobs` workers, in the order of their first members; results do not depend on it.
+
+    The rounds of a lottery are one group, in their order, since each begins with what the one before it leaves.
+    """
+    chains: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        if spec.mask.lottery is not None:
+            chains.setdefault(first_round(spec).name, []).append(spec)
     alike: dict[str, list[RunSpec]] = {}
     qualifies: dict[str, bool] = {}
     for spec in specs:
+        if spec.mask.lottery is not None:
+            continue
         key = shape_key(spec)
         if key not in qualifies:
             qualifies[key] = stacks(spec, input_shape, classes)
@@ -26,7 +37,13 @@ def grouped(specs: Sequence[RunSpec], jobs: int, input_shape: tuple[int, ...], c
     most = MOST_TOGETHER
     while most > 1 and sum(-(-len(runs) // most) for runs in alike.values()) < jobs:
         most -= 1
-    return [part for runs in alike.values() for part in _parts(runs, most)]
+    together = [part for runs in alike.values() for part in _parts(runs, most)]
+    return [tuple(sorted(chain, key=_round)) for chain in chains.values()] + together
+
+
+def _round(spec: RunSpec) -> int:
+    assert spec.mask.lottery is not None
+    return spec.mask.lottery.round
 
 
 def shape_key(spec: RunSpec) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from sparseflow.study.finding import predecessor
 from sparseflow.study.run import DataCache, Row, RunResult, Surroundings, execute_group
 from sparseflow.study.spec import RunSpec
 
@@ -144,8 +145,9 @@ class _Pool:
             return
         if task.attempt < ATTEMPTS:
             again = task.attempt + 1
-            # One run of a group may be what kills the worker: in the end each has its own.
-            groups = [(run,) for run in task.runs] if again == ATTEMPTS else [task.runs]
+            # One run of a group may be what kills the worker: in the end each has its own, where order allows it.
+            alone = again == ATTEMPTS and not any(predecessor(run) for run in task.runs)
+            groups = [(run,) for run in task.runs] if alone else [task.runs]
             self._tasks.extendleft(_Task(group, again) for group in reversed(groups))
             return
         code = worker.process.exitcode

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from sparseflow.core import Metric, Moment, Probe, SparseflowError
-from sparseflow.data import Dataset, Prepared, load, prepare
+from sparseflow.core import BadSpec, Batch, Metric, Moment, Probe, SparseflowError, stream
+from sparseflow.data import Dataset, Prepared, load, prepare, stratified
 from sparseflow.measure import GradientFlowProbe
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
+from sparseflow.study.finding import Source, predecessor
 from sparseflow.study.fingerprint import fingerprint
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import Outcome, Stack, Trainer, checkpoint, forward_flops
@@ -40,7 +41,20 @@ class Surroundings:
     """Keep the final network (a dense state_dict and its masks) beside the checkpoints."""
 
     def final_path(self, name: str) -> Path | None:
-        return self.checkpoints / f"{name}.final.pt" if self.checkpoints and self.keep else None
+        """Of a run's final network, where it is kept."""
+        return self.checkpoints / f"{name}.final.pt" if self.checkpoints else None
+
+    def rewind_path(self, name: str) -> Path | None:
+        """Of the weights that the rounds of a lottery go back to."""
+        return self.checkpoints / f"{name}.rewind.pt" if self.checkpoints else None
+
+    def kept_paths(self, spec: RunSpec) -> list[Path]:
+        """What a run leaves beside its results: asked for, or because a later round begins with it."""
+        lottery = spec.mask.lottery
+        paths = [self.final_path(spec.name)] if self.keep or lottery is not None else []
+        if lottery is not None and lottery.round == 0:
+            paths.append(self.rewind_path(spec.name))
+        return [path for path in paths if path is not None]
 
     def resume_path(self, name: str) -> Path | None:
         return self.checkpoints / f"{name}.resume.pt" if self.checkpoints else None
@@ -149,14 +163,28 @@ def execute_group(
             epoch at the latest, and the status "stopped".
     """
     stopping = _Sticky(should_stop)
+    unfinished: dict[str, str] = {}
     together: dict[tuple[int, int], list[_Run]] = {}
     for spec in specs:
+        before = predecessor(spec)
+        if before is not None and before.name in unfinished:
+            ended = unfinished[before.name]
+            unfinished[spec.name] = "stopped" if ended == "stopped" else "failed"
+            yield (
+                spec,
+                RunResult(unfinished[spec.name], error="" if ended == "stopped" else f"the round before it {ended}"),
+            )
+            continue
         try:
             run = _Run(spec, surroundings, cache, partial(emit, spec), stopping)
             if not run.network.stacked:
-                yield spec, run.result(run.trainer.run())
+                result = run.result(run.trainer.run())
+                if result.status != "finished":
+                    unfinished[spec.name] = result.status
+                yield spec, result
                 continue
         except Exception as error:
+            unfinished[spec.name] = "failed"
             yield spec, _failed(error)
             continue
         # Checkpoints of one group may be of different epochs: a stack is of one.
@@ -201,7 +229,8 @@ class _Run:
         self.spec, self._surroundings = spec, surroundings
         self._data = data = cache.prepared(spec)
         self._notes = cache.dataset(spec.data.name).notes
-        self.network = network = build(spec, data.input_shape, data.classes, surroundings.device)
+        source = source_for(spec, data, surroundings)
+        self.network = network = build(spec, data.input_shape, data.classes, surroundings.device, source)
         self._flops = forward_flops(network.model, network.masks, data.normalise(data.train.x[:1]))
         self._fingerprint = fingerprint(surroundings.device, surroundings.threads)
         self._outbox = _Outbox(emit)
@@ -218,7 +247,10 @@ class _Run:
             identity=_identity(spec, data, network),
             fingerprint=self._fingerprint,
             save_every_s=surroundings.checkpoint_seconds,
+            start_step=_start_step(spec),
+            at_steps=self._keep_rewind(),
         )
+        _check_rewind(spec, self.trainer.total_steps)
         if self.trainer.resume() == "damaged":
             self._notes += (_DAMAGED,)
         self._resumed_at = self.trainer.epoch
@@ -230,7 +262,7 @@ class _Run:
         self._outbox.flush()
         network, trainer = self.network, self.trainer
         final_path = self._surroundings.final_path(self.spec.name)
-        if final_path is not None and outcome.status != "stopped":
+        if final_path in self._surroundings.kept_paths(self.spec) and outcome.status != "stopped":
             _keep(network, self.spec, final_path)
         return RunResult(
             status=outcome.status,
@@ -251,6 +283,36 @@ class _Run:
             resumed_at=self._resumed_at,
             wall_s=trainer.worked() + self._building,
         )
+
+    def _keep_rewind(self) -> dict[int, Callable[[], None]]:
+        """Round 0 of a lottery keeps the weights that its later rounds go back to."""
+        lottery, path = self.spec.mask.lottery, self._surroundings.rewind_path(self.spec.name)
+        if lottery is None or lottery.round > 0 or path is None:
+            return {}
+        return {lottery.rewind_step: lambda: _keep(self.network, self.spec, path)}
+
+
+def source_for(spec: RunSpec, data: Prepared, surroundings: Surroundings) -> Source:
+    """What a run's mask is found from: a stratified sample of its training data, and the runs before it."""
+
+    def batches() -> list[Batch]:
+        drawn = stratified(data.train.y, min(spec.mask.examples, len(data.train)), stream(spec.seed, "score"))
+        return [data.batch(data.train, part) for part in drawn.split(spec.train.batch_size)]
+
+    return Source(batches, plan_for(spec).loss, surroundings.final_path, surroundings.rewind_path)
+
+
+def _check_rewind(spec: RunSpec, steps: int) -> None:
+    lottery = spec.mask.lottery
+    if lottery is not None and lottery.rewind_step >= steps:
+        raise BadSpec([f"mask.lottery.rewind_step {lottery.rewind_step} is past the training's {steps} steps"])
+
+
+def _start_step(spec: RunSpec) -> int:
+    """Rewound weights go on with the schedule and the data order of the step that they were taken at."""
+    lottery = spec.mask.lottery
+    rewound = lottery is not None and lottery.round > 0 and lottery.weights == "rewound"
+    return lottery.rewind_step if lottery is not None and rewound else 0
 
 
 _DAMAGED = "a damaged checkpoint was set aside (.bad) and the run started afresh"

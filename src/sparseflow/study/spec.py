@@ -6,40 +6,15 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sparseflow.core import BadValue, Catalog, UnknownName, check_fraction
+from sparseflow.core import BadValue
 from sparseflow.data import datasets
 from sparseflow.init import Scheme
-from sparseflow.masks import matching_rules
 from sparseflow.models import activations, models
+from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
+from sparseflow.study.masked import MaskSpec
 from sparseflow.train import make_schedule, optimizers, resolve_implementation, schedules
-
-
-class Section(BaseModel):
-    """A frozen group of fields; a field that does not exist is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _in(catalog: Catalog[Any], name: str, also: str = "") -> str:
-    if name not in catalog:
-        raise ValueError(str(UnknownName(catalog.kind, name, catalog.names, also=also)))
-    return name
-
-
-def _no_truth_value(value: Any) -> Any:
-    if isinstance(value, bool | str):
-        raise ValueError(f"expected a number, got {value!r}")
-    return value
-
-
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
-Positive = Annotated[Whole, Field(ge=1)]
-NonNegative = Annotated[Number, Field(ge=0.0)]
-Fraction = Annotated[Number, Field(ge=0.0, lt=1.0)]
-Share = Annotated[Number, Field(gt=0.0, lt=1.0)]
 
 
 class DataSpec(Section):
@@ -57,7 +32,7 @@ class DataSpec(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return name if name.endswith(".npz") else _in(datasets, name, "or a path ending in .npz")
+        return name if name.endswith(".npz") else known_in(datasets, name, "or a path ending in .npz")
 
 
 class ModelSpec(Section):
@@ -77,52 +52,18 @@ class ModelSpec(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _in(models, name)
+        return known_in(models, name)
 
     @field_validator("activation")
     @classmethod
     def _known_activation(cls, name: str) -> str:
-        return _in(activations, name)
+        return known_in(activations, name)
 
     @model_validator(mode="after")
     def _coherent(self) -> ModelSpec:
         if self.skip and self.depth < 3:
             raise ValueError(f"skip connections span two hidden layers and need depth >= 3, got {self.depth}")
         return self
-
-
-class MaskSpec(Section):
-    """Which weights are active; none given, the network is dense."""
-
-    twin_width: Positive | None = None
-    """Match the dense network of this width, layer by layer."""
-    matching: str = "active-weights"
-    density: Annotated[float, BeforeValidator(_no_truth_value)] | None = None
-    """Or: this density in every layer."""
-    execution: Literal["auto", "masked", "compact"] = "auto"
-
-    @field_validator("matching")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return _in(matching_rules, name)
-
-    @field_validator("density")
-    @classmethod
-    def _in_range(cls, density: float | None) -> float | None:
-        try:
-            return None if density is None else check_fraction("density", density)
-        except BadValue as error:
-            raise ValueError(str(error)) from None
-
-    @model_validator(mode="after")
-    def _coherent(self) -> MaskSpec:
-        if self.twin_width is not None and self.density is not None:
-            raise ValueError("give twin_width or density, not both")
-        return self
-
-    @property
-    def sparse(self) -> bool:
-        return self.twin_width is not None or self.density is not None
 
 
 class InitSpec(Section):
@@ -153,7 +94,7 @@ class ScheduleSpec(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _in(schedules, name)
+        return known_in(schedules, name)
 
     def options(self) -> dict[str, Any]:
         return {
@@ -193,7 +134,7 @@ class OptimizerSpec(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _in(optimizers, name)
+        return known_in(optimizers, name)
 
     def options(self) -> dict[str, float]:
         every = {name: getattr(self, name) for name in ("momentum", "smoothing", "beta1", "beta2", "eps")}
@@ -264,10 +205,6 @@ class RunSpec(Section):
             raise ValueError("init.fans = 'twin' needs mask.twin_width")
         if self.mask.twin_width is None and self.mask.matching != "active-weights":
             raise ValueError("mask.matching needs mask.twin_width")
-        if not self.mask.sparse and self.mask.execution != "auto":
-            raise ValueError(
-                f"mask.execution {self.mask.execution!r} needs a mask: set mask.twin_width or mask.density"
-            )
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from the defaults, nested; a default added later leaves this as it is."""

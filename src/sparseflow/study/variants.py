@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sparseflow.core import BadValue, Catalog
-from sparseflow.study.spec import Number, Section, Share
+from sparseflow.study.fields import Number, Section, Share
 
 
 class Strengths(Section):

@@ -38,6 +38,9 @@ class Trainer:
         save_every_s: an epoch's end writes a checkpoint when waiting for the next would leave more than this unsaved.
         identity: what the checkpoint belongs to; another run's checkpoint is ignored.
         fingerprint: what the bits depend on; `mixed` says whether a resumed part ran under another one.
+        start_step: go on from the weights of this step: with its learning rate, its place in the data order and in the
+            augmentation. A `Stack` trains from step 0 only.
+        at_steps: step -> what to do after it (0: before the first), for `run`.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class Trainer:
         identity: str = "",
         fingerprint: str = "",
         save_every_s: float = 5.0,
+        start_step: int = 0,
+        at_steps: Mapping[int, Callable[[], None]] | None = None,
     ) -> None:
         self.model, self.optimizer, self.data, self.plan = model, optimizer, data, plan
         self.sparse = Sparse(model, masks, optimizer)
         self.probes, self.should_stop = probes, should_stop
         self.save_to, self.identity, self.fingerprint = save_to, identity, fingerprint
-        self.step = self.epoch = self.examples = 0
+        self.step, self.examples = start_step, 0
         self.mixed = False
         self.save_every_s = save_every_s
         self._seconds = 0.0
@@ -69,6 +74,8 @@ class Trainer:
         """The part of the seconds that pass which are this training's work."""
         self.history = History(record)
         self.batches_per_epoch = len(self.batches(torch.arange(len(data.train))))
+        self.epoch = start_step // self.batches_per_epoch
+        self.at_steps = at_steps or {}
         self.points = measuring_steps(plan.epochs, self.batches_per_epoch, plan.points)
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.rate = plan.schedule(self.total_steps, self.batches_per_epoch) if plan.schedule else None
@@ -94,6 +101,7 @@ class Trainer:
     def run(self) -> Outcome:
         """Train to the end; call `resume` before to go on from a checkpoint."""
         self.start()
+        self._do_what_is_due()
         while self.epoch < self.plan.epochs:
             epoch_began = time.monotonic()
             loss = self._train_epoch()
@@ -112,14 +120,22 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.data.device)
         seen = self.examples
         self.model.train()
+        order = self.batches(self.order().to(self.data.device))
+        for indices in order[: self.step - self.epoch * self.batches_per_epoch]:
+            self.inputs(indices, draws)  # began within the epoch: the augmentation goes on where it was
         with global_stream(plan.seed, "dropout", self.epoch):
-            for indices in self.batches(self.order().to(self.data.device)):
+            for indices in order[self.step - self.epoch * self.batches_per_epoch :]:
                 total += self.train_step(indices, draws).double() * len(indices)
+                self._do_what_is_due()
                 if self.step in self._at_points:
                     values = [probe(self.model, self.sparse.masks) for probe in self.probes]
                     self.measure(self.evaluate(), values)
                     self.model.train()
         return float(total) / (self.examples - seen)
+
+    def _do_what_is_due(self) -> None:
+        if self.step in self.at_steps:
+            self.at_steps[self.step]()
 
     def train_step(self, indices: Tensor, draws: torch.Generator) -> Tensor:
         """One optimisation step on the given training examples; the data loss, detached, without penalty."""

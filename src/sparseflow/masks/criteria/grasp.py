@@ -13,7 +13,13 @@ from sparseflow.masks.select import Scores
 
 
 @criteria.add(
-    "grasp", cite="Wang et al. 2020, arXiv:2002.07376", budget="global", rounds=1, mode="train", needs_batches=True
+    "grasp",
+    cite="Wang et al. 2020, arXiv:2002.07376",
+    budget="global",
+    rounds=1,
+    mode="train",
+    needs_batches=True,
+    runs_model=True,
 )
 def grasp(at: Snapshot, *, temperature: float = 200.0, halves: bool = True) -> Scores:
     """theta * (H g): what removing a weight takes from the gradient norm; g is held fixed.

@@ -16,7 +16,7 @@ Criterion = Callable[..., Scores]
 
 criteria: Catalog[Criterion] = Catalog("criterion")
 """name -> criterion. Facts: `budget`, `rounds` and `mode` are what `prune` takes where it is not told otherwise;
-`needs_batches`, whether it looks at examples and a loss."""
+`needs_batches`, whether it looks at examples and a loss; `runs_model`, whether it looks at more than single weights."""
 
 
 @dataclass(frozen=True)

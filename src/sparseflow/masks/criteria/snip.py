@@ -7,7 +7,13 @@ from sparseflow.masks.select import Scores
 
 
 @criteria.add(
-    "snip", cite="Lee et al. 2019, arXiv:1810.02340", budget="global", rounds=1, mode="train", needs_batches=True
+    "snip",
+    cite="Lee et al. 2019, arXiv:1810.02340",
+    budget="global",
+    rounds=1,
+    mode="train",
+    needs_batches=True,
+    runs_model=True,
 )
 def snip(at: Snapshot) -> Scores:
     """|theta * dL/dtheta|, the effect on the loss of a gate on each connection.

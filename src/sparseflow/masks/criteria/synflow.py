@@ -21,6 +21,7 @@ from sparseflow.masks.select import Scores
     rounds=100,
     mode="eval",
     needs_batches=False,
+    runs_model=True,
 )
 def synflow(
     at: Snapshot, *, input_shape: Sequence[int] | None = None, dtype: Literal["float64", "float32"] = "float64"

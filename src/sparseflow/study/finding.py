@@ -1,0 +1,175 @@
+"""From a specification to masks: those drawn without a network, and those found in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseflow.core import BadSpec, BadValue, Batch, Loss, Shapes, SparseflowError
+from sparseflow.masks import Budget, count, matching, next_round, prunable, prune, shuffled, without
+from sparseflow.study.spec import RunSpec
+from sparseflow.train import checkpoint
+
+
+@dataclass(frozen=True)
+class Source:
+    """What masks may be found from, besides the specification.
+
+    Attributes:
+        batches: gives the scoring batches.
+        final: run name -> file of its kept network.
+        rewind: run name -> file of the weights to go back to.
+    """
+
+    batches: Callable[[], list[Batch]]
+    loss: Loss
+    final: Callable[[str], Path | None] = lambda name: None
+    rewind: Callable[[str], Path | None] = lambda name: None
+
+
+def predecessor(spec: RunSpec) -> RunSpec | None:
+    """The run that must have ended before this one can begin: the round of the lottery before its own."""
+    lottery = spec.mask.lottery
+    if lottery is None or lottery.round == 0:
+        return None
+    before = lottery.model_copy(update={"round": lottery.round - 1, "weights": "rewound"})
+    # Not reached by the round before, the target is none of its business.
+    mask = spec.mask.model_copy(
+        update={"lottery": before, "density": None, "budget": None, "shuffle": False, "execution": "auto"}
+    )
+    return spec.model_copy(update={"mask": mask})
+
+
+def first_round(spec: RunSpec) -> RunSpec:
+    """Round 0 of the run's lottery, whose weights later rounds go back to."""
+    while (before := predecessor(spec)) is not None:
+        spec = before
+    return spec
+
+
+def with_predecessors(runs: Iterable[RunSpec]) -> list[RunSpec]:
+    """The runs, each once, and all that must have ended before them."""
+    found: dict[str, RunSpec] = {}
+    for run in runs:
+        chain = [run]
+        while (before := predecessor(chain[-1])) is not None:
+            chain.append(before)
+        found |= {spec.name: spec for spec in reversed(chain)}
+    return list(found.values())
+
+
+def weights_in_question(spec: RunSpec, model: nn.Module) -> tuple[Shapes, set[str]]:
+    """Weight name -> shape of those that the mask's density speaks of, and the names of those that stay dense."""
+    try:
+        weights = prunable(model, exclude=spec.mask.exclude or None)
+        kept = matching(model, weights, spec.mask.dense or None, "dense")
+    except BadValue as error:
+        raise BadSpec([f"mask.{error}"]) from None
+    return {name: weight.shape for name, weight in weights.items()}, kept
+
+
+def budget_of(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
+    """Active weights at the end, of each layer or of all together, where no criterion takes part.
+
+    Raises:
+        BadSpec: if the budget cannot be had from these layers.
+    """
+    mask = spec.mask
+    density = mask.densities if mask.densities is not None else mask.density
+    assert density is not None
+    try:
+        return count(mask.budget_name, shapes, density, dense, empty=mask.empty, **mask.options)
+    except BadValue as error:
+        raise BadSpec([f"mask: {error}"]) from None
+
+
+def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
+    """The masks that training starts with (none in round 0 of a lottery), found in the dense network as it was drawn.
+
+    A round of the lottery with rewound weights also puts those into the model.
+
+    Raises:
+        BadSpec: if the mask cannot be had from this network.
+        SparseflowError: if the run before it, or its kept network, is missing.
+    """
+    mask = spec.mask
+    if mask.gradual is not None:
+        shapes, _ = weights_in_question(spec, model)
+        return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    found = _ticket(spec, model, source) if mask.lottery is not None else _pruned(spec, model, source)
+    return shuffled(found, spec.seed) if mask.shuffle else found
+
+
+def _pruned(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
+    mask = spec.mask
+    density = mask.densities if mask.densities is not None else mask.density
+    assert density is not None
+    options: dict[str, Any] = dict(mask.options)
+    try:
+        return prune(
+            model,
+            mask.criterion,
+            density,
+            budget=mask.budget_name,
+            batches=source.batches(),
+            loss=source.loss,
+            rounds=mask.rounds,
+            seed=spec.seed,
+            exclude=mask.exclude or None,
+            dense=mask.dense or None,
+            mode=mask.mode,
+            empty=mask.empty,
+            **options,
+        )
+    except BadValue as error:
+        raise BadSpec([f"mask: {error}"]) from None
+
+
+def _ticket(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
+    lottery, before = spec.mask.lottery, predecessor(spec)
+    assert lottery is not None
+    shapes, dense = weights_in_question(spec, model)
+    if before is None:
+        return {}
+    kept = _kept(source.final(before.name), f"round {lottery.round} of the lottery", f"round {lottery.round - 1}")
+    masks = {name: kept["masks"].get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in shapes.items()}
+    ranked = {name: mask for name, mask in masks.items() if name not in dense}
+    found = next_round(
+        kept["state_dict"],
+        ranked,
+        lottery.fraction,
+        target=_target(spec, shapes, dense),
+        layerwise=lottery.layerwise,
+        last=spec.mask.density is not None,
+        empty=spec.mask.empty,
+        seed=spec.seed,
+    )
+    if lottery.weights == "rewound":
+        start = _kept(source.rewind(first_round(spec).name), f"round {lottery.round} of the lottery", "round 0")
+        model.load_state_dict(start["state_dict"])
+    return masks | found
+
+
+def _target(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
+    """Where the rounds end, for the layers that are pruned."""
+    lottery = spec.mask.lottery
+    assert lottery is not None
+    if spec.mask.density is None:  # a round on the way, which the target does not reach
+        rest = [name for name in shapes if name not in dense]
+        return dict.fromkeys(rest, 1) if lottery.layerwise else len(rest)
+    return without(budget_of(spec, shapes, dense), shapes, dense)
+
+
+def _kept(path: Path | None, who: str, whose: str) -> dict[str, Any]:
+    content = None if path is None or not path.is_file() else checkpoint.load(path)
+    if content is None:
+        raise SparseflowError(
+            f"{who} begins with the network that {whose} leaves in the output folder, and it is not there: "
+            "the run failed, or its file was removed"
+        )
+    return content
