@@ -10,6 +10,7 @@ from sparseflow.train.points import measuring_steps
 from sparseflow.train.schedules import Schedule, make_schedule, schedules
 from sparseflow.train.sparse import Sparse
 from sparseflow.train.stacked import Stack, obstacle
+from sparseflow.train.state import register_initial_state
 
 __all__ = [
     "Outcome",
@@ -28,6 +29,7 @@ __all__ = [
     "obstacle",
     "optimizers",
     "parameter_groups",
+    "register_initial_state",
     "resolve_implementation",
     "schedules",
 ]

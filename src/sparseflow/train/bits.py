@@ -9,11 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparseflow.core import BadValue
+
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def active_bits(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """All bits set where the mask is True, none elsewhere; an integer tensor as wide as `dtype`."""
+    """All bits set where the mask is True, none elsewhere; an integer tensor as wide as `dtype`.
+
+    Raises:
+        BadValue: for numbers of other than 2, 4 or 8 bytes.
+    """
+    if dtype.itemsize not in _INTEGER:
+        raise BadValue(f"weights of dtype {dtype} cannot be masked; theirs must have 2, 4 or 8 bytes")
     return mask.to(_INTEGER[dtype.itemsize]).neg_()
 
 

@@ -1,22 +1,92 @@
-"""What optimiser state starts at, element by element."""
+"""What is known of optimisers: what their state starts at, and which of them mix the entries of a weight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparseflow.core import BadValue, stand_ins
 from sparseflow.train.bits import keep_
 
-Group = dict[str, Any]
+Group = Mapping[str, Any]
+"""A parameter group of an optimiser: its settings, such as "lr"."""
 
-# State that does not start at 0. Every other elementwise state of torch.optim does.
-_INITIAL: dict[type[torch.optim.Optimizer], dict[str, Callable[[Group], float]]] = {
-    torch.optim.Adagrad: {"sum": lambda group: float(group["initial_accumulator_value"])},
-    torch.optim.Rprop: {"step_size": lambda group: float(group["lr"])},
-}
+Start = float | Callable[[Group], float]
+"""What every element of a state starts at, or that as a function of the parameter group's settings."""
+
+_INITIAL: dict[type[torch.optim.Optimizer], dict[str, Start]] = {}
+
+
+def register_initial_state(kind: type[torch.optim.Optimizer], starts: Mapping[str, Start]) -> None:
+    """Say at what an optimiser's elementwise state starts, for `Sparse` to give masked weights back.
+
+    Holds for the class and its subclasses; what is not registered starts at 0.
+
+    Args:
+        kind: the optimiser's class.
+        starts: key in `optimizer.state[parameter]` -> initial value.
+
+    Raises:
+        BadValue: if `kind` is no class of optimisers.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise BadValue(f"kind must be a subclass of torch.optim.Optimizer, got {kind!r}")
+    _INITIAL[kind] = {**_INITIAL.get(kind, {}), **starts}
+
+
+# Every other elementwise state of torch.optim starts at 0.
+register_initial_state(torch.optim.Adagrad, {"sum": lambda group: float(group["initial_accumulator_value"])})
+register_initial_state(torch.optim.Rprop, {"step_size": lambda group: float(group["lr"])})
+
+ELEMENTWISE = (
+    torch.optim.Adadelta,
+    torch.optim.Adagrad,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adamax,
+    torch.optim.ASGD,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.Rprop,
+    torch.optim.SGD,
+)
+"""Of torch's optimisers those whose step of one element depends on that element's gradient and state alone."""
+
+# Muon is younger than the oldest torch that is supported.
+MATRICES = tuple(getattr(torch.optim, name) for name in ("Adafactor", "Muon") if hasattr(torch.optim, name))
+"""Of torch's optimisers those that see a weight as a matrix, by rows and columns."""
+
+
+def elementwise(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is known that no element's step depends on another's; False for any class that is not torch's."""
+    return type(optimizer) in ELEMENTWISE
+
+
+def held(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The ids of the parameters that an optimiser updates."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def check_compact(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raise if an optimiser of matrices would get the values of a compact layer, which are a vector.
+
+    Raises:
+        BadValue: naming the optimiser and the layer's weight.
+    """
+    if not isinstance(optimizer, MATRICES):
+        return
+    updated = held(optimizer)
+    for name, layer in stand_ins(model).items():
+        if id(layer.values) in updated:
+            kind = type(optimizer).__name__
+            raise BadValue(
+                f"{kind} works on the rows and columns of {name}, whose compact layer has a vector of values; "
+                f"leave the layer masked (compact(..., only=...)) or use an elementwise optimizer"
+            )
 
 
 def restore_initial_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, active: Tensor) -> None:
@@ -28,15 +98,35 @@ def restore_initial_state(optimizer: torch.optim.Optimizer, parameter: nn.Parame
     state = optimizer.state.get(parameter)
     if not state:
         return
-    initial = next((known for kind, known in _INITIAL.items() if isinstance(optimizer, kind)), {})
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == parameter.shape:
-            start = initial[key](_group_of(optimizer, parameter)) if key in initial else 0.0
+            start = _start(optimizer, key, parameter)
             if start == 0.0:
                 keep_(value, active)
             else:
                 value.masked_fill_(active == 0, start)
 
 
+def _start(optimizer: torch.optim.Optimizer, key: str, parameter: nn.Parameter) -> float:
+    for kind in type(optimizer).__mro__:
+        start = _INITIAL.get(kind, {}).get(key)
+        if start is not None:
+            return start(_group_of(optimizer, parameter)) if callable(start) else start
+    return 0.0
+
+
 def _group_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Group:
     return next(group for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
+
+
+def unpickled_attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Attributes that torch drops when it copies or pickles an optimiser and that some need, such as LBFGS's.
+
+    Hooks and functions are not among them: a learning-rate schedule's wrapper of `step` would step the original.
+    """
+    kept = optimizer.__getstate__()
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if name not in kept and not name.endswith("_hooks") and not callable(value)
+    }
