@@ -12,7 +12,8 @@ import torch
 
 from sparseflow.core import weight_shapes
 from sparseflow.data import Dataset, Split
-from sparseflow.study.build import active_per_layer, build, maximum_width
+from sparseflow.models import maximum_width
+from sparseflow.study.build import active_per_layer, build
 from sparseflow.study.compare import CompareSpec, cells, widths_of
 from sparseflow.study.read import assign, presets, read_preset, validate
 from sparseflow.study.spec import RunSpec

@@ -14,9 +14,9 @@ from sparseflow.bench.rivals import Missing, forms
 from sparseflow.core import BadValue, Masks, check_fraction, check_positive, stream, weight_shapes
 from sparseflow.init import draw_active_
 from sparseflow.masks import random_masks, uniform
-from sparseflow.models import materialise, sketch
+from sparseflow.models import materialise, maximum_width, sketch
 from sparseflow.sparse import compact
-from sparseflow.study import RunSpec, build, maximum_width, optimizer_for, validate
+from sparseflow.study import RunSpec, build, optimizer_for, validate
 from sparseflow.train import Sparse, make_optimizer, parameter_groups
 
 Step = Callable[[], Tensor]

@@ -3,7 +3,30 @@
 from sparseflow.models.activations import SReLU, activations
 from sparseflow.models.catalog import materialise, models, sketch
 from sparseflow.models.dropout import Dropout
-from sparseflow.models.mlp import MLP
+from sparseflow.models.lenet import LeNet5, LeNet300
+from sparseflow.models.mlp import MLP, maximum_width
+from sparseflow.models.mobilenet import MobileNetV1, MobileNetV2
 from sparseflow.models.resnet import ResNet
+from sparseflow.models.resnet_imagenet import resnet_18, resnet_50
+from sparseflow.models.vgg import VGG16
+from sparseflow.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "Dropout", "ResNet", "SReLU", "activations", "materialise", "models", "sketch"]
+__all__ = [
+    "MLP",
+    "VGG16",
+    "Dropout",
+    "LeNet5",
+    "LeNet300",
+    "MobileNetV1",
+    "MobileNetV2",
+    "ResNet",
+    "SReLU",
+    "WideResNet",
+    "activations",
+    "materialise",
+    "maximum_width",
+    "models",
+    "resnet_18",
+    "resnet_50",
+    "sketch",
+]

@@ -21,6 +21,12 @@ def relu() -> nn.Module:
     return nn.ReLU()
 
 
+@activations.add("relu6", cite="Sandler et al. 2018, arXiv:1801.04381")
+def relu6() -> nn.Module:
+    """min(max(x, 0), 6)."""
+    return nn.ReLU6()
+
+
 @activations.add("prelu", cite="He et al. 2015, arXiv:1502.01852")
 def prelu() -> nn.Module:
     """max(x, 0) + a min(x, 0) with one learned a per layer, 0.25 at first."""

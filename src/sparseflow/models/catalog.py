@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -10,8 +11,29 @@ from torch import nn
 
 from sparseflow.core import Catalog
 
-models: Catalog[Callable[..., nn.Module]] = Catalog("model")
-"""name -> constructor (input_shape, classes, **options)."""
+Constructor = Callable[..., nn.Module]
+"""(input_shape, classes, **options) -> the network."""
+
+
+class Models(Catalog[Constructor]):
+    """Constructors by name; what a model can be told is read off its constructor.
+
+    Facts of every entry:
+        options: option name -> the model's own default, its keyword-only parameters.
+        example: an input shape that the model takes with its default options, small where it can be.
+        stacked: whether studies may train it stacked (false if not given).
+    """
+
+    def add(self, name: str, *, cite: str, **facts: Any) -> Callable[[Constructor], Constructor]:
+        def enter(make: Constructor) -> Constructor:
+            named = [p for p in signature(make).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+            options = {p.name: p.default for p in named}
+            return super(Models, self).add(name, cite=cite, options=options, **facts)(make)
+
+        return enter
+
+
+models = Models("model")
 
 
 def sketch(name: str, input_shape: tuple[int, ...], classes: int, **options: Any) -> nn.Module:
@@ -24,17 +46,18 @@ def materialise(model: nn.Module, device: str | torch.device = "cpu", dtype: tor
     """Give every tensor of a sketch memory, and its modules' own initial values (normalisation, activation parameters).
 
     Weights (two dimensions or more) become NaN, so that one which `sparseflow.init` is then not asked to draw cannot
-    pass unseen.
+    pass unseen. Biases of weight layers become 0: torch's own `reset_parameters` would draw them from its global
+    generator.
     """
     for module in model.modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if not any(t.is_meta for t in own):
             continue
         module.to_empty(device=device, recurse=False)
-        reset = getattr(module, "reset_parameters", None)
-        if reset is not None and any(t.dim() < 2 for t in own):
+        parameters = list(module.parameters(recurse=False))
+        if any(p.dim() >= 2 for p in parameters):
+            for parameter in parameters:
+                nn.init.constant_(parameter, torch.nan if parameter.dim() >= 2 else 0.0)
+        elif (reset := getattr(module, "reset_parameters", None)) is not None:
             reset()
-        for parameter in module.parameters(recurse=False):
-            if parameter.dim() >= 2:
-                nn.init.constant_(parameter, torch.nan)
     return model.to(device=device, dtype=dtype)

@@ -11,9 +11,15 @@ from sparseflow.core import BadValue, check_positive
 from sparseflow.models.activations import activations
 from sparseflow.models.catalog import models
 from sparseflow.models.dropout import Dropout
+from sparseflow.models.layers import check_dropout, flat_norm
 
 
-@models.add("mlp", cite="001 sec. 3.3; 000 sec. 3")
+def maximum_width(input_size: int) -> int:
+    """N_MW = n + 4 for n inputs (001 sec. 3.2.1, after Lu et al. 2017)."""
+    return input_size + 4
+
+
+@models.add("mlp", cite="001 sec. 3.3; 000 sec. 3", example=(1, 8, 8), stacked=True)
 class MLP(nn.Module):
     """Layers of one width without biases: linear, normalisation, activation, dropout.
 
@@ -21,7 +27,7 @@ class MLP(nn.Module):
         input_shape: shape of one example; it is flattened.
         classes: number of outputs.
         depth: number of hidden layers.
-        width: units of each hidden layer.
+        width: units of each hidden layer; by default `maximum_width` of the input.
         activation: name in `models.activations`.
         norm: "none", "batch" or "layer", between a hidden layer's linear map and its activation.
         norm_affine: whether the normalisation has a learned scale and shift (their number grows with the width).
@@ -39,7 +45,7 @@ class MLP(nn.Module):
         classes: int,
         *,
         depth: int = 4,
-        width: int = 128,
+        width: int | None = None,
         activation: str = "relu",
         norm: str = "none",
         norm_affine: bool = True,
@@ -47,18 +53,18 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        inputs = prod(input_shape)
+        width = maximum_width(inputs) if width is None else width
         check_positive("depth", depth)
         check_positive("width", width)
         if skip and depth < 3:
             raise BadValue(f"skip connections span two hidden layers and need a depth of at least 3, got {depth}")
-        if not 0.0 <= dropout < 1.0:
-            raise BadValue(f"dropout must be in [0, 1), got {dropout:g}")
         self.skip = skip
-        sizes = [prod(input_shape)] + [width] * depth
+        sizes = [inputs] + [width] * depth
         self.linears = nn.ModuleList(nn.Linear(i, o, bias=False) for i, o in pairwise(sizes))
-        self.norms = nn.ModuleList(_norm(norm, width, norm_affine) for _ in range(depth))
+        self.norms = nn.ModuleList(flat_norm(norm, width, norm_affine) for _ in range(depth))
         self.activations = nn.ModuleList(activations[activation]() for _ in range(depth))
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(check_dropout(dropout))
         self.output = nn.Linear(width, classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,13 +83,3 @@ class MLP(nn.Module):
                 carried = h
         out: Tensor = self.output(h)
         return out
-
-
-def _norm(name: str, width: int, affine: bool) -> nn.Module:
-    if name == "none":
-        return nn.Identity()
-    if name == "batch":
-        return nn.BatchNorm1d(width, affine=affine)
-    if name == "layer":
-        return nn.LayerNorm(width, elementwise_affine=affine)
-    raise BadValue(f"norm must be one of none, batch, layer, got {name!r}")

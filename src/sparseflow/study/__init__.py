@@ -1,5 +1,6 @@
 """What is asked and how it is carried out: specifications, runs, the store, the pool, the statistics of pairs."""
 
+from sparseflow.models import maximum_width
 from sparseflow.study.analysis import (
     MEMBERS,
     OUTCOMES,
@@ -14,7 +15,7 @@ from sparseflow.study.analysis import (
     kendall_rows,
     smallest_effect,
 )
-from sparseflow.study.build import Network, active_per_layer, build, maximum_width, optimizer_for, plan_for
+from sparseflow.study.build import Network, active_per_layer, build, optimizer_for, plan_for
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.drive import Interrupted, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator

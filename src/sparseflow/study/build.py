@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from sparseflow.core import (
 )
 from sparseflow.init import draw_active_, from_twin_
 from sparseflow.masks import matching_rules, random_masks
-from sparseflow.models import materialise, sketch
+from sparseflow.models import materialise, models, sketch
 from sparseflow.sparse import choose, compact
 from sparseflow.study.finding import Source, budget_of, find_masks, weights_in_question
 from sparseflow.study.spec import ModelSpec, RunSpec
@@ -55,11 +54,6 @@ STACKED_SPARSE, STACKED_DENSE = 100_000, 200_000
 
 Measured for steps of batch 128 (one AVX-512 thread, 64 and 784 inputs): stacked masked training of a sparse network
 beats its compact form up to about the first, and for a dense one little is left to gain beyond the second."""
-
-
-def maximum_width(input_size: int) -> int:
-    """N_MW = n + 4 for n inputs (001 sec. 3.2.1, after Lu et al. 2017)."""
-    return input_size + 4
 
 
 def layer_shapes(spec: RunSpec, input_shape: tuple[int, ...], classes: int, width: int | None = None) -> Shapes:
@@ -96,7 +90,9 @@ def stacks(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> bool:
 
 @lru_cache(maxsize=256)
 def _stackable_size(model: ModelSpec, input_shape: tuple[int, ...], classes: int) -> int | None:
-    """Weights of a network that has a stacked form, masked ones counted; None if it has none."""
+    """Weights of a network that is trained stacked where it is small, masked ones counted; None of any other."""
+    if not models.entry(model.name).facts.get("stacked", False):
+        return None
     sketched = _sketch(RunSpec(model=model), input_shape, classes)
     return None if obstacle(sketched) else sum(shape.numel() for shape in weight_shapes(sketched).values())
 
@@ -208,8 +204,9 @@ def plan_for(spec: RunSpec) -> Plan:
 
 
 def _sketch(spec: RunSpec, input_shape: tuple[int, ...], classes: int, width: int | None = None) -> nn.Module:
-    options: dict[str, Any] = spec.model.model_dump(exclude={"name"})
-    options["width"] = width or spec.model.width or maximum_width(int(torch.Size(input_shape).numel()))
+    options = spec.model.options()
+    if width is not None:
+        options["width"] = width
     return sketch(spec.model.name, input_shape, classes, **options)
 
 

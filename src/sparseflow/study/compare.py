@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BeforeValidator, Field, field_validator
 
 from sparseflow.core import BadSpec, SparseflowError, UnknownName
-from sparseflow.models import activations
-from sparseflow.study.build import maximum_width
+from sparseflow.models import activations, maximum_width
 from sparseflow.study.fields import Number, Positive, Section, Whole
 from sparseflow.study.read import validate
 from sparseflow.study.spec import OptimizerSpec, RunSpec
@@ -241,7 +240,7 @@ def _cell(
     for section, fields in variant(name, spec.compare.strengths).items():
         content[section] = {**content.get(section, {}), **fields}
     content["model"] = {**content.get("model", {}), "activation": activation}
-    if content["model"].get("norm", "none") == "none":
+    if spec.model.model_copy(update=content["model"]).norm == "none":
         content["model"].pop("norm_affine", None)  # says how variants with a norm have it
     pairs = []
     for offset in range(spec.compare.seeds):

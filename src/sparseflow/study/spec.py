@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from sparseflow.core import BadValue
+from sparseflow.core import BadValue, SparseflowError
 from sparseflow.data import datasets
 from sparseflow.init import Scheme
-from sparseflow.models import activations, models
+from sparseflow.models import activations, models, sketch
 from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
 from sparseflow.study.masked import MaskSpec
 from sparseflow.train import make_schedule, optimizers, resolve_implementation, schedules
@@ -36,18 +44,26 @@ class DataSpec(Section):
 
 
 class ModelSpec(Section):
-    """The network; sizes of the input and of the output follow from the data."""
+    """The network; sizes of the input and of the output follow from the data.
+
+    A field left out holds the model's own default (`models.entry(name).facts["options"]`), and None where the model has
+    no such option; giving it there is an error.
+    """
 
     name: str = "mlp"
-    depth: Positive = 4
-    """Hidden layers."""
+    depth: Positive | None = None
+    """Hidden layers of mlp; layers as the paper of a ResNet counts them."""
     width: Positive | None = None
-    """Units of a hidden layer; by default input size + 4 (001 sec. 3.2.1)."""
-    activation: str = "relu"
-    norm: Literal["none", "batch", "layer"] = "none"
-    norm_affine: bool = True
-    skip: bool = False
-    dropout: Fraction = 0.0
+    """Units or channels of the first layer or stage; None for mlp's input size + 4 (001 sec. 3.2.1)."""
+    activation: str | None = None
+    norm: Literal["none", "batch", "layer"] | None = None
+    norm_affine: bool | None = None
+    skip: bool | None = None
+    shortcut: Literal["pad", "conv"] | None = None
+    """Where a block changes the shape: zeros for new channels, or a 1x1 convolution."""
+    stem: Literal["cifar", "imagenet"] | None = None
+    """The beginning for small images, or the one that shrinks large ones."""
+    dropout: Fraction | None = None
 
     @field_validator("name")
     @classmethod
@@ -56,14 +72,49 @@ class ModelSpec(Section):
 
     @field_validator("activation")
     @classmethod
-    def _known_activation(cls, name: str) -> str:
-        return known_in(activations, name)
+    def _known_activation(cls, name: str | None) -> str | None:
+        return name if name is None else known_in(activations, name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        name = content.get("name", cls.model_fields["name"].default)
+        if name not in models.names:
+            return content  # what is wrong with it is the field's own to say
+        own = models.entry(name).facts["options"]
+        return own | {key: value for key, value in content.items() if value is not None}
 
     @model_validator(mode="after")
     def _coherent(self) -> ModelSpec:
-        if self.skip and self.depth < 3:
-            raise ValueError(f"skip connections span two hidden layers and need depth >= 3, got {self.depth}")
+        known = self.options()
+        for name in ModelSpec.model_fields:
+            if name != "name" and name not in known and getattr(self, name) is not None:
+                raise ValueError(f"model {self.name!r} has no option {name!r} (it has: {', '.join(known) or 'none'})")
+        try:
+            _try_out(self.name, tuple(known.items()))
+        except SparseflowError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    @model_serializer(mode="wrap")
+    def _changed(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Without defaults means without the model's own, so that writing one out changes no run's name."""
+        content: dict[str, Any] = handler(self)
+        own = models.entry(self.name).facts["options"] if info.exclude_defaults else {}
+        return {k: v for k, v in content.items() if k not in own or v != own[k]}
+
+    def options(self) -> dict[str, Any]:
+        """What the model's constructor is told."""
+        return {name: getattr(self, name) for name in models.entry(self.name).facts["options"]}
+
+
+@lru_cache(maxsize=256)
+def _try_out(name: str, options: tuple[tuple[str, Any], ...]) -> None:
+    """Raise what the model's constructor has against its options."""
+    entry = models.entry(name)
+    sketch(name, entry.facts["example"], 2, **dict(options))
 
 
 class InitSpec(Section):
@@ -199,7 +250,7 @@ class RunSpec(Section):
 
     def _check_together(self) -> None:
         """What fields of several sections must agree on."""
-        if not self.model.norm_affine and self.model.norm == "none":
+        if self.model.norm_affine is False and self.model.norm == "none":
             raise ValueError("model.norm_affine = false needs a norm; set model.norm to batch or layer")
         if self.init.fans == "twin" and self.mask.twin_width is None:
             raise ValueError("init.fans = 'twin' needs mask.twin_width")

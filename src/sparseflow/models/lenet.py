@@ -1,0 +1,126 @@
+"""The two LeNets on which pruning is compared: a perceptron of 300 and 100 units, and LeNet-5."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparseflow.models.activations import activations
+from sparseflow.models.catalog import models
+from sparseflow.models.layers import ConvUnit, Style, channels_of, flat_norm, linear, scaled
+
+
+@models.add("lenet-300-100", cite="LeCun et al. 1998, doi:10.1109/5.726791; 004 app. D", example=(1, 8, 8))
+class LeNet300(nn.Module):
+    """A perceptron with hidden layers of 300 and 100 units, for inputs of any shape.
+
+    Args:
+        input_shape: shape of one example; it is flattened.
+        classes: number of outputs.
+        width: units of the first hidden layer; the second in proportion.
+        activation: name in `models.activations`.
+        norm: "none", "batch" or "layer", between a hidden layer's linear map and its activation; the hidden
+            layers have biases only without it.
+        norm_affine: whether the normalisation has a learned scale and shift.
+
+    Raises:
+        BadValue: for a width below 1 or another norm.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        *,
+        width: int = 300,
+        activation: str = "relu",
+        norm: str = "none",
+        norm_affine: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = [scaled(size, width, 300) for size in (300, 100)]
+        bias = norm == "none"
+        self.first, self.second = linear(prod(input_shape), sizes[0], bias=bias), linear(*sizes, bias=bias)
+        self.first_norm, self.second_norm = (flat_norm(norm, size, norm_affine) for size in sizes)
+        self.first_activation, self.second_activation = activations[activation](), activations[activation]()
+        self.output = linear(sizes[1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, *input_shape) -> logits (batch, classes)."""
+        h = self.first_activation(self.first_norm(self.first(x.flatten(1))))
+        h = self.second_activation(self.second_norm(self.second(h)))
+        out: Tensor = self.output(h)
+        return out
+
+
+FIELD = 16
+"""The smallest side that LeNet-5's unpadded layers leave a pixel of: 16, 12, 6, 2, 1."""
+
+
+@models.add("lenet-5", cite="LeCun et al. 1998, doi:10.1109/5.726791, sec. II.B; 004 sec. 4", example=(1, 8, 8))
+class LeNet5(nn.Module):
+    """LeNet-5 as 004 trains it: two 5x5 convolutions with max-pools, linear layers of 120 and 84 units.
+
+    The convolutions are not padded. Unlike LeCun et al.'s it has ReLU, max-pools without parameters, every channel connected to every other, a linear
+    output, and takes MNIST's images of 28 x 28 as they are. An image with a side below 16 is centred in a field of
+    zeros, as they centre theirs in 32 x 32.
+
+    Args:
+        input_shape: (channels, height, width).
+        classes: number of outputs.
+        width: channels of the first convolution; 16, 120 and 84 in proportion.
+        activation: name in `models.activations`.
+        norm: "none" or "batch", before every hidden activation; the hidden layers have biases only without it.
+        norm_affine: whether the normalisation has a learned scale and shift.
+
+    Raises:
+        BadValue: for a width below 1, an input that is no image, another norm.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        *,
+        width: int = 6,
+        activation: str = "relu",
+        norm: str = "none",
+        norm_affine: bool = True,
+    ) -> None:
+        super().__init__()
+        style = Style(activation, norm, norm_affine)
+        images = channels_of(input_shape, "lenet-5")
+        height, breadth = input_shape[1:]
+        self.padding = (*_border(breadth), *_border(height))
+        first, second, third, fourth = (scaled(size, width, 6) for size in (6, 16, 120, 84))
+        self.first = ConvUnit(images, first, 5, style, padding=0)
+        self.second = ConvUnit(first, second, 5, style, padding=0)
+        self.pool = nn.MaxPool2d(2)
+        bias = norm == "none"
+        positions = _left(height) * _left(breadth)
+        self.third, self.fourth = linear(second * positions, third, bias=bias), linear(third, fourth, bias=bias)
+        self.third_norm, self.fourth_norm = (flat_norm(norm, size, norm_affine) for size in (third, fourth))
+        self.third_activation, self.fourth_activation = style.activate(), style.activate()
+        self.output = linear(fourth, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, *input_shape) -> logits (batch, classes)."""
+        h = self.pool(self.first(F.pad(x, self.padding)))
+        h = self.pool(self.second(h)).flatten(1)
+        h = self.third_activation(self.third_norm(self.third(h)))
+        h = self.fourth_activation(self.fourth_norm(self.fourth(h)))
+        out: Tensor = self.output(h)
+        return out
+
+
+def _border(side: int) -> tuple[int, int]:
+    """Zeros before and after a side to make it `FIELD` long, if it is shorter."""
+    lacking = max(0, FIELD - side)
+    return lacking // 2, lacking - lacking // 2
+
+
+def _left(side: int) -> int:
+    """Of a side behind both convolutions and pools."""
+    return ((max(side, FIELD) - 4) // 2 - 4) // 2
