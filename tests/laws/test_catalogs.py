@@ -16,15 +16,14 @@ from sparseflow.core import (
     Entry,
     SparseflowError,
     UnknownName,
-    check_masks,
     other_parameters,
     stand_ins,
     weight_shapes,
     weight_values,
 )
-from sparseflow.init import Scheme, distributions, draw_active_, fans, schemes
+from sparseflow.init import Scheme, distributions, fans, schemes
 from sparseflow.masks import matching_rules, random_masks
-from sparseflow.models import activations, materialise, models, sketch
+from sparseflow.models import activations, models, sketch
 from sparseflow.sparse import compact
 from sparseflow.train import Sparse, make_optimizer, make_schedule, optimizers, schedules
 
@@ -378,30 +377,6 @@ def test_active_neurons_connects_as_many_units_as_the_twin_has():
         wanted = twin[layer][1 if layer == last else 0]
         # Rounds to the wanted number; the mean of 300 draws of deviation < 1.5 is within 0.4 of its expectation.
         assert wanted - 0.5 - 0.4 < mean < wanted + 0.5 + 0.4
-
-
-# Models ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", models.names)
-def test_model_from_sketch_to_forward(name):
-    drawn = sketch(name, (1, 8, 8), 5)
-    assert all(t.is_meta for t in [*drawn.parameters(), *drawn.buffers()])
-    shapes = weight_shapes(drawn)
-    model = materialise(drawn)
-    assert all(torch.isnan(weight).all() for weight in weight_values(model).values())
-    assert all(torch.isfinite(p).all() for p in other_parameters(model).values())
-    draw_active_(model, {}, seed=1)
-    assert all(torch.isfinite(p).all() for p in model.parameters())
-    real = models[name]((1, 8, 8), 5)
-    assert weight_shapes(real) == shapes == weight_shapes(model)
-    assert model.state_dict().keys() == real.state_dict().keys()
-    for key, value in other_parameters(real).items():
-        assert torch.equal(other_parameters(model)[key], value), key
-    logits = model(torch.randn(6, 1, 8, 8))
-    assert logits.shape == (6, 5)
-    assert torch.isfinite(logits).all()
-    check_masks(model, {key: torch.ones(shape, dtype=torch.bool) for key, shape in shapes.items()})
 
 
 # Initialisation ----------------------------------------------------------------------------------------------------

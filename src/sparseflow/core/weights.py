@@ -160,8 +160,9 @@ def set_active(model: nn.Module, name: str, values: Tensor, mask: Tensor | None)
     Args:
         values: shape (active,), or the number of all weights where `mask` is None.
     """
-    layer = stand_ins(model).get(name)
-    if layer is not None:
+    prefix, _, attribute = name.rpartition(".")
+    layer = model.get_submodule(prefix)
+    if isinstance(layer, StandsForWeight) and attribute == "weight":
         layer.set_active(values)
         return
     weight = model.get_parameter(name)

@@ -63,9 +63,9 @@ FIELD = 16
 class LeNet5(nn.Module):
     """LeNet-5 as 004 trains it: two 5x5 convolutions with max-pools, linear layers of 120 and 84 units.
 
-    The convolutions are not padded. Unlike LeCun et al.'s it has ReLU, max-pools without parameters, every channel connected to every other, a linear
-    output, and takes MNIST's images of 28 x 28 as they are. An image with a side below 16 is centred in a field of
-    zeros, as they centre theirs in 32 x 32.
+    The convolutions are not padded. Unlike LeCun et al.'s it has ReLU, max-pools without parameters, every channel
+    connected to every other, a linear output, and takes MNIST's images of 28 x 28 as they are. An image with a side
+    below 16 is centred in a field of zeros, as they centre theirs in 32 x 32.
 
     Args:
         input_shape: (channels, height, width).
