@@ -31,7 +31,7 @@ KNOBS = {
     "mask.twin_width": (8, {}),
     "mask.matching": ("active-neurons", {}),
     "mask.density": (0.3, {"mask": {"twin_width": None}}),
-    "mask.densities": ((0.3, 0.4, 0.5, 0.6), {"mask": DENSITY}),
+    "mask.densities": ((0.3, 0.4, 0.5, 0.6), {"mask": {"twin_width": None}}),
     "mask.criterion": ("magnitude", {"mask": DENSITY}),
     "mask.budget": ("erk", {"mask": DENSITY}),
     "mask.rounds": (5, {"mask": SNIP}),

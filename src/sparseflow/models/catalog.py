@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from sparseflow.core import Catalog
 
+Made = TypeVar("Made")
 Constructor = Callable[..., nn.Module]
 """(input_shape, classes, **options) -> the network."""
 
@@ -24,9 +25,11 @@ class Models(Catalog[Constructor]):
         stacked: whether studies may train it stacked (false if not given).
     """
 
-    def add(self, name: str, *, cite: str, **facts: Any) -> Callable[[Constructor], Constructor]:
-        def enter(make: Constructor) -> Constructor:
-            named = [p for p in signature(make).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+    def add(self, name: str, *, cite: str, **facts: Any) -> Callable[[Made], Made]:
+        def enter(make: Made) -> Made:
+            named = [
+                p for p in signature(cast(Constructor, make)).parameters.values() if p.kind is Parameter.KEYWORD_ONLY
+            ]
             options = {p.name: p.default for p in named}
             return super(Models, self).add(name, cite=cite, options=options, **facts)(make)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparseflow.core import BadSpec, BadValue, Batch, Loss, Shapes, SparseflowError
 from sparseflow.masks import Budget, count, matching, next_round, prunable, prune, shuffled, without
 from sparseflow.study.spec import RunSpec
-from sparseflow.train import checkpoint
+from sparseflow.train import GradualMagnitude, Rule, checkpoint
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,16 @@ def budget_of(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
         return count(mask.budget_name, shapes, density, dense, empty=mask.empty, **mask.options)
     except BadValue as error:
         raise BadSpec([f"mask: {error}"]) from None
+
+
+def rule_for(spec: RunSpec, model: nn.Module) -> Rule | None:
+    """What changes the masks along the training."""
+    gradual = spec.mask.gradual
+    if gradual is None:
+        return None
+    shapes, dense = weights_in_question(spec, model)
+    final = budget_of(spec, shapes, dense)
+    return GradualMagnitude(gradual.schedule(), final, frozenset(dense), spec.mask.empty, spec.seed)
 
 
 def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:

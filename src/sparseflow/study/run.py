@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from sparseflow.core import BadSpec, Batch, Metric, Moment, Probe, SparseflowError, stream
+from sparseflow.core import BadSpec, Batch, Masks, Metric, Moment, Probe, SparseflowError, active_counts, stream
 from sparseflow.data import Dataset, Prepared, load, prepare, stratified
 from sparseflow.measure import GradientFlowProbe
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
-from sparseflow.study.finding import Source, predecessor
+from sparseflow.study.finding import Source, predecessor, rule_for
 from sparseflow.study.fingerprint import fingerprint
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import Outcome, Stack, Trainer, checkpoint, forward_flops
@@ -231,7 +232,7 @@ class _Run:
         self._notes = cache.dataset(spec.data.name).notes
         source = source_for(spec, data, surroundings)
         self.network = network = build(spec, data.input_shape, data.classes, surroundings.device, source)
-        self._flops = forward_flops(network.model, network.masks, data.normalise(data.train.x[:1]))
+        example = data.normalise(data.train.x[:1])
         self._fingerprint = fingerprint(surroundings.device, surroundings.threads)
         self._outbox = _Outbox(emit)
         self.trainer = Trainer(
@@ -249,6 +250,8 @@ class _Run:
             save_every_s=surroundings.checkpoint_seconds,
             start_step=_start_step(spec),
             at_steps=self._keep_rewind(),
+            rule=rule_for(spec, network.model),
+            flops_of=lambda masks: forward_flops(network.model, masks, example),
         )
         _check_rewind(spec, self.trainer.total_steps)
         if self.trainer.resume() == "damaged":
@@ -263,19 +266,19 @@ class _Run:
         network, trainer = self.network, self.trainer
         final_path = self._surroundings.final_path(self.spec.name)
         if final_path in self._surroundings.kept_paths(self.spec) and outcome.status != "stopped":
-            _keep(network, self.spec, final_path)
+            _keep(network.model, trainer.sparse.masks, self.spec, final_path)
         return RunResult(
             status=outcome.status,
             final=outcome.final,
             digest=outcome.digest,
             step=outcome.step,
             epoch=outcome.epoch,
-            active=network.active,
+            active=active_counts(network.model, trainer.sparse.masks),
             execution=network.execution,
             others=network.others,
             stacked=network.stacked,
-            inference_flops=self._flops,
-            training_flops=3 * self._flops * outcome.examples,
+            inference_flops=trainer.example_flops,
+            training_flops=trainer.training_flops,
             fingerprint=self._fingerprint,
             mixed=trainer.mixed,
             data_digest=self._data.digest,
@@ -289,7 +292,7 @@ class _Run:
         lottery, path = self.spec.mask.lottery, self._surroundings.rewind_path(self.spec.name)
         if lottery is None or lottery.round > 0 or path is None:
             return {}
-        return {lottery.rewind_step: lambda: _keep(self.network, self.spec, path)}
+        return {lottery.rewind_step: lambda: _keep(self.network.model, {}, self.spec, path)}
 
 
 def source_for(spec: RunSpec, data: Prepared, surroundings: Surroundings) -> Source:
@@ -341,10 +344,10 @@ def _probes(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
     return (flow,)
 
 
-def _keep(network: Network, spec: RunSpec, path: Path) -> None:
-    state = {name: t.detach().cpu() for name, t in network.model.state_dict().items()}
-    masks = {name: mask.cpu() for name, mask in network.masks.items()}
-    checkpoint.save(path, {"spec": spec.changes(), "state_dict": state, "masks": masks})
+def _keep(model: nn.Module, masks: Masks, spec: RunSpec, path: Path) -> None:
+    state = {name: t.detach().cpu() for name, t in model.state_dict().items()}
+    kept = {name: mask.cpu() for name, mask in masks.items()}
+    checkpoint.save(path, {"spec": spec.changes(), "state_dict": state, "masks": kept})
 
 
 class _Outbox:

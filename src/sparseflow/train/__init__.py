@@ -7,14 +7,18 @@ from sparseflow.train.loop import Trainer
 from sparseflow.train.optimizers import make_optimizer, optimizers, parameter_groups, resolve_implementation
 from sparseflow.train.plan import Outcome, Plan
 from sparseflow.train.points import measuring_steps
+from sparseflow.train.rules import GradualMagnitude, Rule, Scene
 from sparseflow.train.schedules import Schedule, make_schedule, schedules
 from sparseflow.train.sparse import Sparse
 from sparseflow.train.stacked import Stack, obstacle
 from sparseflow.train.state import register_initial_state
 
 __all__ = [
+    "GradualMagnitude",
     "Outcome",
     "Plan",
+    "Rule",
+    "Scene",
     "Schedule",
     "Sparse",
     "Stack",

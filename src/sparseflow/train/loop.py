@@ -18,9 +18,10 @@ from sparseflow.train.evaluate import evaluate
 from sparseflow.train.history import History
 from sparseflow.train.plan import Outcome, Plan
 from sparseflow.train.points import measuring_steps
+from sparseflow.train.rules import Rule
 from sparseflow.train.sparse import Sparse
 
-_FORMAT = 2
+_FORMAT = 3
 """Of checkpoints; one of another format is ignored."""
 
 
@@ -41,6 +42,8 @@ class Trainer:
         start_step: go on from the weights of this step: with its learning rate, its place in the data order and in the
             augmentation. A `Stack` trains from step 0 only.
         at_steps: step -> what to do after it (0: before the first), for `run`.
+        rule: changes masks along the training, for `run`.
+        flops_of: masks -> floating-point operations of a forward pass on one example.
     """
 
     def __init__(
@@ -60,13 +63,19 @@ class Trainer:
         save_every_s: float = 5.0,
         start_step: int = 0,
         at_steps: Mapping[int, Callable[[], None]] | None = None,
+        rule: Rule | None = None,
+        flops_of: Callable[[Masks], int] = lambda masks: 0,
     ) -> None:
         self.model, self.optimizer, self.data, self.plan = model, optimizer, data, plan
-        self.sparse = Sparse(model, masks, optimizer)
+        self.sparse = Sparse(model, masks, optimizer, rule, steps=start_step)
         self.probes, self.should_stop = probes, should_stop
         self.save_to, self.identity, self.fingerprint = save_to, identity, fingerprint
         self.step, self.examples = start_step, 0
         self.mixed = False
+        self._flops_of, self._changes = flops_of, self.sparse.changes
+        self.example_flops = flops_of(self.sparse.masks)
+        """Of a forward pass on one example, with the present masks."""
+        self._flops_before = self._examples_before = 0
         self.save_every_s = save_every_s
         self._seconds = 0.0
         """Of work before the clock was last set."""
@@ -147,7 +156,21 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self.examples += len(indices)
+        if self.sparse.changes != self._changes:
+            self._note_change()
         return loss.detach()
+
+    def _note_change(self) -> None:
+        """The rule has changed masks: from here on an example costs something else."""
+        self._changes = self.sparse.changes
+        self._flops_before, self._examples_before = self.training_flops, self.examples
+        self.example_flops = self._flops_of(self.sparse.masks)
+        self._note({Metric("density"): self.sparse.density()})
+
+    @property
+    def training_flops(self) -> int:
+        """Floating-point operations so far: three forward passes an example, counted from active weights."""
+        return self._flops_before + 3 * self.example_flops * (self.examples - self._examples_before)
 
     def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
         """Give the groups of an optimiser (this training's, or a stack's) the rates of the current step."""
@@ -249,6 +272,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "history": self.history.rows,
             "final": self.final,
+            "flops": (self._flops_before, self._examples_before),
+            # Masks that no rule changes follow from what the training is of.
+            "masks": dict(self.sparse.masks) if self.sparse.rule is not None else {},
         }
 
     def save(self) -> None:
@@ -282,4 +308,10 @@ class Trainer:
         self.history.rows = [tuple(row) for row in content["history"]]
         self.history.final = dict(content["final"])
         self._seconds = content["seconds"]
+        self._flops_before, self._examples_before = content["flops"]
+        self.sparse.steps = self.step
+        if content["masks"]:
+            self.sparse.change(content["masks"])
+            self._changes = self.sparse.changes
+            self.example_flops = self._flops_of(self.sparse.masks)
         return "resumed"

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from sparseflow.core import BadValue, Masks, ModelMasks, active_counts, stand_ins, weight_shapes, weight_values
 from sparseflow.train.bits import keep_
 from sparseflow.train.kept import Kept, kept_weights
+from sparseflow.train.rules import Rule, Scene
 from sparseflow.train.state import check_compact, elementwise, restore_initial_state, unpickled_attributes
 
 S = TypeVar("S", bound="Sparse")
@@ -33,10 +34,13 @@ class Sparse:
         model: any module (the plain one, where DDP or `torch.compile` wraps it); its masked weights are set to 0.
         masks: weight name -> bool mask. One mask holds for a weight that the model has under several names.
         optimizer: the optimiser that updates the masked weights; frozen ones need none.
+        rule: changes masks along the training, such as `GradualMagnitude`.
+        steps: optimiser steps that were taken before.
 
     Attributes:
         masks: weight name -> bool mask, on the device that the weight was on.
         steps: optimiser steps taken; those that GradScaler skipped are not counted.
+        changes: how often the rule has changed masks.
 
     Raises:
         BadValue: for a mask of another shape or dtype, or for no weight of the model; for two different masks of one
@@ -46,10 +50,19 @@ class Sparse:
 
     masks: Masks
 
-    def __init__(self, model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        optimizer: torch.optim.Optimizer,
+        rule: Rule | None = None,
+        *,
+        steps: int = 0,
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.steps = 0
+        self.rule = rule
+        self.steps = steps
         self._kept: list[Kept] = []
         self._gradient_hooks: list[RemovableHandle] = []
         check_compact(model, optimizer)
@@ -57,7 +70,9 @@ class Sparse:
         self._step_hooks = [optimizer.register_step_post_hook(self._after_step)]
         if not elementwise(optimizer):  # where a masked entry of a gradient set by hand would reach active weights
             self._step_hooks.append(optimizer.register_step_pre_hook(lambda *_: self.mask_gradients()))
+        self.changes = 0
         self.enforce()
+        self._follow_rule()
 
     def _keep(self, masks: Masks) -> None:
         """Take these masks instead of the present ones."""
@@ -90,6 +105,29 @@ class Sparse:
         skipped = getattr(optimizer, "found_inf", None)
         if skipped is None or not bool(skipped):
             self.steps += 1
+            self.enforce()
+            self._follow_rule()
+        else:
+            self.enforce()
+
+    def _follow_rule(self) -> None:
+        if self.rule is None or not self.rule.due(self.steps):
+            return
+        compact = stand_ins(self.model)
+        masks = {name: self.masks[name] for name in self.masks if name not in compact}
+        weights = {name: self.model.get_parameter(name).detach() for name in masks}
+        self.change(self.rule.masks(Scene(self.steps, weights, masks)))
+
+    def change(self, masks: Masks) -> None:
+        """Take new masks for some of the weights that have one.
+
+        A weight that is no longer active becomes 0 with the optimiser's initial state; one that newly is starts there.
+
+        Raises:
+            BadValue: as the constructor.
+        """
+        self._keep({name: masks.get(name, mask) for name, mask in self.masks.items()})
+        self.changes += 1
         self.enforce()
 
     def density(self) -> float:
@@ -153,7 +191,7 @@ class Sparse:
         compact = stand_ins(self.model)
         kept = {name: self.masks[name] for name in self.masks if name not in compact}
         attributes, removed = unpickled_attributes(self.optimizer), not self._step_hooks
-        parts = self.model, kept, list(self.masks), self.optimizer, attributes, self.steps, removed
+        parts = self.model, kept, list(self.masks), self.optimizer, attributes, self.rule, self.steps, removed
         return _rebuilt, (type(self), *parts)
 
 
@@ -164,12 +202,13 @@ def _rebuilt(
     names: list[str],
     optimizer: torch.optim.Optimizer,
     attributes: dict[str, Any],
+    rule: Rule | None,
     steps: int,
     removed: bool,
 ) -> S:
     vars(optimizer).update(attributes)
-    sparse = kind(model, ModelMasks(model, kept, names), optimizer)
-    sparse.steps = steps
+    sparse = kind(model, ModelMasks(model, kept, names), optimizer, steps=steps)
+    sparse.rule = rule  # only now: what was due at this step has been done
     if removed:
         sparse.remove()
     return sparse
