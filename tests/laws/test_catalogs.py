@@ -400,8 +400,8 @@ def test_every_initialisation_draws_what_its_name_says(scheme, distribution, fan
     default = {"he": "in", "glorot": "average"}[scheme]
     u = {"in": fan_in, "out": fan_out, "average": (fan_in + fan_out) / 2}[fan or default]
     assert made.deviation(shape) ** 2 == pytest.approx(c / u)
-    first = made.draw(shape, 4000, torch.Generator().manual_seed(5), torch.float64)
-    assert torch.equal(first, made.draw(shape, 4000, torch.Generator().manual_seed(5), torch.float64))
+    first = made.draw(made.deviation(shape), 4000, torch.Generator().manual_seed(5), torch.float64)
+    assert torch.equal(first, made.draw(made.deviation(shape), 4000, torch.Generator().manual_seed(5), torch.float64))
     assert first.shape == (4000,)
     assert first.dtype is torch.float64
     if distribution == "uniform":

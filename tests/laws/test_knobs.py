@@ -58,6 +58,7 @@ KNOBS = {
     "init.distribution": ("uniform", {}),
     "init.fan": ("out", {}),
     "init.fans": ("own", {}),
+    "init.method": ("fans", {"mask": DENSITY}),
     "optimizer.name": ("sgd", {}),
     "optimizer.lr": (0.01, {}),
     "optimizer.weight_decay": (0.1, {}),

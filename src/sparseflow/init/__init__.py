@@ -2,5 +2,17 @@
 
 from sparseflow.init.draw import Scheme, distributions, fans, schemes
 from sparseflow.init.matched import draw_active_, from_twin_
+from sparseflow.init.sparse_aware import draw_, fan_counts, from_fans_, initialisations
 
-__all__ = ["Scheme", "distributions", "draw_active_", "fans", "from_twin_", "schemes"]
+__all__ = [
+    "Scheme",
+    "distributions",
+    "draw_",
+    "draw_active_",
+    "fan_counts",
+    "fans",
+    "from_fans_",
+    "from_twin_",
+    "initialisations",
+    "schemes",
+]

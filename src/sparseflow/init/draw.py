@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from sparseflow.core import BadValue, UnknownName
+
+F = TypeVar("F", float, Tensor)
 
 schemes = {"he": (2.0, "in"), "glorot": (1.0, "average")}
 """Scheme -> (numerator c of Var(w) = c / u, default u): He et al. 2015 eq. 10; Glorot & Bengio 2010 eq. 16."""
@@ -35,18 +38,32 @@ class Scheme:
 
     def deviation(self, shape: torch.Size) -> float:
         """The standard deviation of a weight in a dense layer of `shape`."""
-        c, default = schemes[self.name]
         fan_in, fan_out = fans(shape)
-        u = {"in": fan_in, "out": fan_out, "average": (fan_in + fan_out) / 2}[self.fan or default]
-        return sqrt(c / u)
+        return sqrt(self.numerator / self.of_fans(float(fan_in), float(fan_out)))
 
-    def draw(self, shape: torch.Size, count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        """`count` values for a dense layer of `shape`; a uniform draw spans +-sqrt(3) standard deviations."""
-        deviation = self.deviation(shape)
+    @property
+    def numerator(self) -> float:
+        """c of Var(w) = c / u."""
+        return schemes[self.name][0]
+
+    def of_fans(self, fan_in: F, fan_out: F) -> F:
+        """u of Var(w) = c / u."""
+        how = self.fan or schemes[self.name][1]
+        return fan_in if how == "in" else fan_out if how == "out" else (fan_in + fan_out) / 2
+
+    def draw(self, deviation: float | Tensor, count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """`count` values of the given standard deviation, one for all or (count,) their own.
+
+        A uniform draw spans +-sqrt(3) standard deviations.
+        """
+        scale = 1.0 if isinstance(deviation, Tensor) else deviation
+        drawn = torch.empty(count, dtype=dtype)
         if self.distribution == "normal":
-            return torch.empty(count, dtype=dtype).normal_(0.0, deviation, generator=generator)
-        bound = sqrt(3.0) * deviation
-        return torch.empty(count, dtype=dtype).uniform_(-bound, bound, generator=generator)
+            drawn.normal_(0.0, scale, generator=generator)
+        else:
+            bound = sqrt(3.0) * scale
+            drawn.uniform_(-bound, bound, generator=generator)
+        return drawn.mul_(deviation) if isinstance(deviation, Tensor) else drawn
 
 
 def fans(shape: torch.Size) -> tuple[int, int]:

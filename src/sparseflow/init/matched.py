@@ -26,7 +26,8 @@ def draw_active_(
     compact = stand_ins(model)
     for name, shape in shapes.items():
         formula = (fans_of or shapes)[name]
-        draw = scheme.draw(formula, counts[name], stream(seed, "init", name, *shape), carriers[name].dtype)
+        generator = stream(seed, "init", name, *shape)
+        draw = scheme.draw(scheme.deviation(formula), counts[name], generator, carriers[name].dtype)
         set_active(model, name, draw, None if name in compact else masks.get(name))
 
 

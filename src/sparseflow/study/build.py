@@ -20,7 +20,7 @@ from sparseflow.core import (
     weight_shapes,
     weight_values,
 )
-from sparseflow.init import draw_active_, from_twin_
+from sparseflow.init import draw_, draw_active_, from_twin_
 from sparseflow.masks import matching_rules, random_masks
 from sparseflow.models import materialise, models, sketch
 from sparseflow.sparse import choose, compact
@@ -125,6 +125,8 @@ def build(
         found = find_masks(spec, model, source)
         counts = {name: int(mask.count_nonzero()) for name, mask in found.items()}
         kept = _convert(model, counts, choose(shapes, counts, execution), found.__getitem__, device)
+        if spec.init.method != "dense" and not _keeps_values(spec):
+            draw_(model, kept, spec.init.method, spec.init.scheme_object(), seed=_start_seed(spec))
     else:
         counts = _budget(spec, model, input_shape, classes)
         # One after the other: all masks at once outweigh a compact network.
@@ -161,10 +163,19 @@ def _convert(
 
 
 def _draw_dense(spec: RunSpec, model: nn.Module) -> None:
+    draw_active_(model, {}, spec.init.scheme_object(), seed=_start_seed(spec))
+
+
+def _start_seed(spec: RunSpec) -> int:
     lottery = spec.mask.lottery
     fresh = lottery is not None and lottery.weights == "fresh"
-    seed = stream_seed(spec.seed, "fresh") if fresh else spec.seed
-    draw_active_(model, {}, spec.init.scheme_object(), seed=seed)
+    return stream_seed(spec.seed, "fresh") if fresh else spec.seed
+
+
+def _keeps_values(spec: RunSpec) -> bool:
+    """Whether the values of the network that the mask was found in are those to train."""
+    lottery = spec.mask.lottery
+    return spec.mask.gradual is not None or (lottery is not None and lottery.weights == "rewound")
 
 
 def _draw_active(spec: RunSpec, model: nn.Module, masks: Masks, input_shape: tuple[int, ...], classes: int) -> None:
@@ -172,6 +183,8 @@ def _draw_active(spec: RunSpec, model: nn.Module, masks: Masks, input_shape: tup
     if spec.mask.twin_width is not None and spec.init.fans != "own":
         twin = layer_shapes(spec, input_shape, classes, spec.mask.twin_width)
         from_twin_(model, masks, twin, scheme, seed=spec.seed)
+    elif spec.init.method != "dense":
+        draw_(model, masks, spec.init.method, scheme, seed=spec.seed)
     else:
         draw_active_(model, masks, scheme, seed=spec.seed)
 

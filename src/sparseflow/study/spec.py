@@ -18,7 +18,7 @@ from pydantic import (
 
 from sparseflow.core import BadValue, SparseflowError
 from sparseflow.data import datasets
-from sparseflow.init import Scheme
+from sparseflow.init import Scheme, initialisations
 from sparseflow.models import activations, models, sketch
 from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
 from sparseflow.study.masked import MaskSpec
@@ -124,8 +124,16 @@ class InitSpec(Section):
     distribution: Literal["normal", "uniform"] = "normal"
     fan: Literal["in", "out", "average"] | None = None
     """He takes fan-in and Glorot the average unless said otherwise."""
+    method: str = "dense"
+    """From which deviation the active weights are drawn: the dense layer's, one scaled for the layer, or by the fans
+    that each neuron has in the mask."""
     fans: Literal["twin", "own"] | None = None
     """Whose fans: the dense twin's (the default where there is one) or the layer's own."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return known_in(initialisations, name)
 
     def scheme_object(self) -> Scheme:
         return Scheme(self.scheme, self.distribution, self.fan)
@@ -254,6 +262,8 @@ class RunSpec(Section):
             raise ValueError("model.norm_affine = false needs a norm; set model.norm to batch or layer")
         if self.init.fans == "twin" and self.mask.twin_width is None:
             raise ValueError("init.fans = 'twin' needs mask.twin_width")
+        if self.mask.twin_width is not None and self.init.fans != "own" and self.init.method != "dense":
+            raise ValueError("init.method needs init.fans = 'own' where mask.twin_width gives the twin's fans")
         if self.mask.twin_width is None and self.mask.matching != "active-weights":
             raise ValueError("mask.matching needs mask.twin_width")
 
