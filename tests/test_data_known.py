@@ -35,7 +35,7 @@ def images_of(*batches: dict[str, object]) -> np.ndarray:
 
 
 def test_every_entry_has_its_facts_and_a_citation() -> None:
-    assert datasets.names == ["digits", "fashion-mnist", "mnist", "cifar-10", "cifar-100"]
+    assert datasets.names == ["digits", "fashion-mnist", "mnist", "cifar-10", "cifar-100", "tiny-imagenet", "imagenet"]
     for entry in datasets:
         assert entry.cite
         assert isinstance(entry.facts["needs_root"], bool)

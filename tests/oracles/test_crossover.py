@@ -74,6 +74,7 @@ def test_measured_crossovers_decide_and_are_kept(tmp_path, monkeypatch):
 
 
 def test_the_default_cache_is_the_users(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPARSEFLOW_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(crossover, "measure", lambda case: 0.0)
     model, masks = network()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sparseflow.bench.timing import Row, median_and_spread
-from sparseflow.core import BadValue, SparseflowError, UnknownName, check_positive
+from sparseflow.core import BadValue, SparseflowError, UnknownName, check_positive, cores
 from sparseflow.data import Prepared
 from sparseflow.study import CompareSpec, DataCache, Surroundings, assign, cells, read_preset, runs_of, validate
 
@@ -194,9 +194,9 @@ def _script(plain: Path | None) -> Path:
 
 
 def _warn_of_few_cores(jobs: Sequence[int], note: Callable[[str], None]) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if max(jobs, default=0) > cores:
-        note(f"{max(jobs)} jobs on {cores} core{_s(cores)}: they can be no faster than {cores}")
+    available = cores()
+    if max(jobs, default=0) > available:
+        note(f"{max(jobs)} jobs on {available} core{_s(available)}: they can be no faster than {available}")
 
 
 def _s(count: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sparseflow import __version__
-from sparseflow.core import SparseflowError
-from sparseflow.data import datasets
+from sparseflow.core import SparseflowError, cores
+from sparseflow.data import crops, datasets
 from sparseflow.models import activations, models
 from sparseflow.study import presets
 from sparseflow.study.variants import parts
@@ -47,6 +46,7 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 
 CATALOGS = {
     "datasets": datasets,
+    "crops": crops,
     "models": models,
     "optimizers": optimizers,
     "schedules": schedules,
@@ -95,7 +95,10 @@ def compare(
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Argument(help="A data set (see `sparseflow list datasets`), an .npz or a YAML file.")],
+    data: Annotated[
+        str,
+        typer.Argument(help="A data set (see `sparseflow list`), an .npz, ./FOLDER of images, a YAML file."),
+    ],
     out: Out = None,
     sets: Sets = None,
     data_root: Root = None,
@@ -293,8 +296,3 @@ def sweep(
         plain=plain,
         data_root=data_root,
     )
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

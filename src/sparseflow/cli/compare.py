@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sparseflow.cli.progress import Show, duration
+from sparseflow.cli.progress import Reading, Show, duration
 from sparseflow.cli.setup import facts_of, surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
@@ -50,8 +50,9 @@ def run_comparison(
     spec = validate(CompareSpec, assign(read_preset(name), [*sets, *extra]))
     out = out or Path("runs") / Path(name).stem
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep)
-    cache = DataCache(surroundings)
-    facts = facts_of(spec, cache)
+    with Reading(console) as watch:
+        cache = DataCache(surroundings, watch)
+        facts = facts_of(spec, cache)
     table = cells(spec, facts)
     runs = list(runs_of(table))
     if dry_run:

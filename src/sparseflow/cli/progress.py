@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a bar with an ETA and the best cells so far."""
+"""What a person sees while images are decoded and while a study runs: a bar with an ETA, the best cells so far."""
 
 from __future__ import annotations
 
@@ -14,6 +14,47 @@ from sparseflow.study import Event
 
 LINE_SECONDS = 30.0
 """Without a terminal, a line is printed this often."""
+
+
+class Reading:
+    """A `data.Watch` that draws a bar with an ETA on a terminal, or prints a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("images", total=None)
+        self._what = ""
+
+    def __enter__(self) -> Reading:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if what != self._what:
+            self._console.print(what)
+            self._what, self._first = what, done
+            self._began = self._last_line = time.monotonic()
+            self._bar.reset(self._task)
+        self._bar.update(self._task, total=of or None, completed=done)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line > LINE_SECONDS and done > self._first:
+            self._last_line = now
+            left = (now - self._began) / (done - self._first) * (of - done)
+            self._console.print(f"{done:,} of {of:,}, about {duration(left)} left", highlight=False)
 
 
 class Show:

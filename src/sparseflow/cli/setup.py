@@ -27,7 +27,7 @@ def surroundings_for(
 
 def facts_of(spec: RunSpec, cache: DataCache) -> DataFacts:
     """What is known of the run's data, as the report will need it."""
-    dataset = cache.dataset(spec.data.name)
+    dataset = cache.dataset(spec.data)
     data = cache.prepared(spec)
     return DataFacts(
         dataset.name,

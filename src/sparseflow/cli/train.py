@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sparseflow.cli.progress import Show
+from sparseflow.cli.progress import Reading, Show
 from sparseflow.cli.setup import facts_of, surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
@@ -28,7 +28,8 @@ def run_training(
     spec = validate(RunSpec, assign(given, sets))
     out = out or Path("runs") / f"train-{Path(data).stem}"
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=True)
-    facts = facts_of(spec, DataCache(surroundings))
+    with Reading(console) as watch:
+        facts = facts_of(spec, DataCache(surroundings, watch))
     study = (f"train-{spec.name}", "train", {"spec": spec.changes(), "facts": asdict(facts)})
     shape = (facts.input_shape, facts.classes)
     pages: list[Path] = []

@@ -12,6 +12,7 @@ from sparseflow.core.errors import (
     check_fraction,
     check_positive,
 )
+from sparseflow.core.machine import CACHE_VARIABLE, cores, user_cache
 from sparseflow.core.protocols import GradientProbe, Metric, Moment, Probe, Recorder
 from sparseflow.core.streams import global_stream, stream, stream_seed
 from sparseflow.core.weights import (
@@ -34,6 +35,7 @@ from sparseflow.core.weights import (
 )
 
 __all__ = [
+    "CACHE_VARIABLE",
     "BadData",
     "BadSpec",
     "BadStore",
@@ -58,6 +60,7 @@ __all__ = [
     "check_fraction",
     "check_masks",
     "check_positive",
+    "cores",
     "global_stream",
     "join",
     "other_parameters",
@@ -67,6 +70,7 @@ __all__ = [
     "stream",
     "stream_seed",
     "tapped_weights",
+    "user_cache",
     "weight_shapes",
     "weight_values",
 ]

@@ -19,8 +19,8 @@ def find_source(
 ) -> Path:
     """The folder (or archive) below `root` that holds a data set.
 
-    Tried in turn: `root/folder`, `root` itself, `root/archive`; a folder counts if it has any of `files`, which
-    may be compressed (`.gz`).
+    Tried in turn: `root/folder`, `root` itself, `root/archive`; a folder counts if it has any of `files` (or
+    folders of such a name), which may be compressed (`.gz`).
 
     Args:
         others: folder names of other data sets. `root` itself is not taken when it bears one: MNIST and Fashion-MNIST
@@ -37,7 +37,7 @@ def find_source(
     if root.resolve().name not in others:
         candidates.append(root)
     for candidate in candidates:
-        if any(os.path.isfile(candidate / f"{name}{suffix}") for name in files for suffix in ("", ".gz")):
+        if any(os.path.exists(candidate / f"{name}{suffix}") for name in files for suffix in ("", ".gz")):
             return candidate
     if archive is not None and os.path.isfile(root / archive):
         return root / archive

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sparseflow.core import BadValue, check_positive, stream
+from sparseflow.data.augment import crops
 from sparseflow.data.dataset import Dataset, Split
-from sparseflow.data.statistics import mean_std
 from sparseflow.data.stratify import complement, stratified
 
 KEPT_BYTES = 64 * 2**20
@@ -19,7 +19,9 @@ KEPT_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Splits on one device, images still uint8, and the statistics that normalise them.
+    """Splits for one device, images still uint8, and the statistics that normalise them.
+
+    Images in memory lie on the device; those of a `StreamedSplit` stay in their file and come there in batches.
 
     Attributes:
         val: None when no validation split was asked for.
@@ -43,12 +45,12 @@ class Prepared:
 
     @property
     def device(self) -> torch.device:
-        return self.train.x.device
+        return self.train.device
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one example: (C, H, W) or (D,)."""
-        return tuple(self.train.x.shape[1:])
+        return self.train.example_shape
 
     @property
     def input_size(self) -> int:
@@ -66,10 +68,10 @@ class Prepared:
     def normalised(self, split: Split) -> Tensor | None:
         """All inputs of one of the three splits, normalised once; None for another split or one too large to keep."""
         place = next((k for k, own in enumerate((self.train, self.val, self.test)) if split is own), None)
-        if place is None or split.x.numel() * self.dtype.itemsize > KEPT_BYTES:
+        if place is None or len(split) * self.input_size * self.dtype.itemsize > KEPT_BYTES:
             return None
         if place not in self._kept:
-            self._kept[place] = self.normalise(split.x)
+            self._kept[place] = self.normalise(split.whole().centred().x)
         return self._kept[place]
 
     def batch(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,8 +80,25 @@ class Prepared:
         if ready is not None:
             at = indices.to(self.device)
             return ready.index_select(0, at), split.y.index_select(0, at)
-        taken = split.take(indices)
+        taken = split.take(indices).centred()
         return self.normalise(taken.x), taken.y
+
+    def augmented(self, indices: Tensor, crop: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As `batch` of the training split, each image cropped at random by the crop of that name.
+
+        Mirrored too, where a mirrored image keeps its class.
+
+        Raises:
+            UnknownName: if the catalog of crops has no such name.
+            BadValue: if the examples are not images.
+        """
+        taken = self.train.take(indices)
+        cropped = crops[crop](taken.x, generator, margin=taken.margin, flip=self.flip_ok)
+        return self.normalise(cropped), taken.y
+
+    def example(self) -> Tensor:
+        """The first training example as a normalised batch of one."""
+        return self.normalise(self.train.take(torch.zeros(1, dtype=torch.int64)).centred().x)
 
     def probe(self, n: int = 1024) -> tuple[Tensor, Tensor]:
         """(x, y) of a fixed stratified sample of `n` training examples, or all if there are fewer; x raw.
@@ -91,7 +110,7 @@ class Prepared:
             BadValue: if `n` is less than 1.
         """
         check_positive("the number of probe examples", n)
-        taken = self.train.take(stratified(self.train.y, min(n, len(self.train)), stream(0, "probe")))
+        taken = self.train.take(stratified(self.train.y, min(n, len(self.train)), stream(0, "probe"))).centred()
         return taken.x, taken.y
 
 
@@ -122,7 +141,7 @@ def prepare(
         raise BadValue(f"inputs are normalised to a floating-point type, got {dtype}")
     train = dataset.train if train_limit is None else _limited(dataset, train_limit)
     train, val = _without_validation(train, val_fraction, seed)
-    mean, std = mean_std(train.x)
+    mean, std = train.mean_std()
     working = torch.promote_types(dtype, torch.float32)
     return Prepared(
         name=dataset.name,
@@ -144,7 +163,7 @@ def _limited(dataset: Dataset, limit: int) -> Split:
         raise BadValue(f"train_limit {limit} is less than the {dataset.classes} classes of {dataset.name!r}")
     if limit > available:
         raise BadValue(f"train_limit {limit} is more than the {available} training examples of {dataset.name!r}")
-    return dataset.train.take(stratified(dataset.train.y, limit, stream(0, "train_limit")))
+    return dataset.train.part(stratified(dataset.train.y, limit, stream(0, "train_limit")))
 
 
 def _without_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
@@ -159,4 +178,4 @@ def _without_validation(train: Split, fraction: float, seed: int) -> tuple[Split
             "both splits need at least one"
         )
     chosen = stratified(train.y, count, stream(seed, "validation"))
-    return train.take(complement(chosen, len(train))), train.take(chosen)
+    return train.part(complement(chosen, len(train))), train.part(chosen)

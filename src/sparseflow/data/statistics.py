@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CHUNK = 4096  # rows widened to float64 at a time
+_CHUNK = 4096  # rows widened at a time
 
 
 def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -14,17 +14,25 @@ def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     On the scale of the raw values; float64, shape (C,) or (D,). The standard deviation of a constant channel is given
     as 1, so that dividing by it leaves a constant instead of NaN.
     """
-    return _of_images(x) if x.ndim == 4 else _of_features(x)
+    if x.ndim == 2:
+        return _of_features(x)
+    sums = torch.stack([pixel_sums(rows).sum(0) for rows in torch.split(x, _CHUNK)]).sum(0)
+    return from_sums(sums, len(x) * x[0, 0].numel())
 
 
-def _of_images(x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """From each channel's histogram: the sums are integers, so no rounding depends on the order of the images."""
+def pixel_sums(x_NCHW: Tensor) -> Tensor:
+    """(N, C, 2) int64: the sum of each channel's values and of their squares, per uint8 image."""
+    values = x_NCHW.to(torch.int32).flatten(2)
+    return torch.stack([values.sum(2), (values * values).sum(2)], 2)
+
+
+def from_sums(sums_C2: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """What `mean_std` gives for channels of `n` pixels, from the totals of their `pixel_sums`.
+
+    The sums are integers, so no rounding depends on the order of the images, or on how they are held.
+    """
     means, stds = [], []
-    for channel in x_NCHW.unbind(1):
-        counts: list[int] = torch.bincount(channel.flatten(), minlength=256).tolist()
-        n = sum(counts)
-        total = sum(value * count for value, count in enumerate(counts))
-        squares = sum(value * value * count for value, count in enumerate(counts))
+    for total, squares in sums_C2.tolist():
         spread = n * squares - total * total
         means.append(total / n)
         stds.append(spread**0.5 / n if spread else 1.0)

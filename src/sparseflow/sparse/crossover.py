@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import Masks, check_masks
+from sparseflow.core import Masks, check_masks, user_cache
 from sparseflow.sparse import native
 from sparseflow.sparse.convert import compact, obstacles, padding_of
 from sparseflow.sparse.layout import batch_last
@@ -194,7 +194,7 @@ def _key(case: Case) -> str:
 
 
 def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparseflow" / "crossover.json"
+    return user_cache() / "crossover.json"
 
 
 def _machine() -> str:

@@ -209,6 +209,7 @@ def plan_for(spec: RunSpec) -> Plan:
         batch_size=spec.train.batch_size,
         seed=spec.seed,
         augment=spec.data.augment,
+        crop=spec.data.crop,
         l1=spec.optimizer.l1,
         points=spec.measure.points,
         eval_every=spec.train.eval_every,

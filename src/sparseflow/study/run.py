@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from sparseflow.core import BadSpec, Batch, Masks, Metric, Moment, Probe, SparseflowError, active_counts, stream
-from sparseflow.data import Dataset, Prepared, load, prepare, stratified
+from sparseflow.data import Dataset, Prepared, Watch, load, prepare, stratified
 from sparseflow.measure import GradientFlowProbe
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
 from sparseflow.study.finding import Source, predecessor, rule_for
 from sparseflow.study.fingerprint import fingerprint
-from sparseflow.study.spec import RunSpec
+from sparseflow.study.spec import DataSpec, RunSpec
 from sparseflow.train import Outcome, Stack, Trainer, checkpoint, forward_flops
 
 Row = tuple[int, float, str, str, float]
@@ -95,24 +95,32 @@ class RunResult:
 
 
 class DataCache:
-    """The last data sets used in this process, so that a worker reads and splits each only once."""
+    """The last data sets used in this process, so that a worker reads and splits each only once.
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
-        self._datasets: dict[str, Dataset] = {}
+    Args:
+        watch: told of the progress where images must be decoded.
+    """
+
+    def __init__(self, surroundings: Surroundings, watch: Watch = lambda what, done, of: None) -> None:
+        self._surroundings, self._watch = surroundings, watch
+        self._datasets: dict[tuple[str, int | None], Dataset] = {}
         self._prepared: tuple[Any, Prepared] | None = None
 
-    def dataset(self, name: str) -> Dataset:
-        if name not in self._datasets:
-            self._datasets[name] = load(name, self._surroundings.data_root)
-        return self._datasets[name]
+    def dataset(self, data: DataSpec) -> Dataset:
+        """The whole data set, before any limit or validation split."""
+        key = (data.name, data.image_size)
+        if key not in self._datasets:
+            root = self._surroundings.data_root
+            self._datasets[key] = load(data.name, root, image_size=data.image_size, watch=self._watch)
+        return self._datasets[key]
 
     def prepared(self, spec: RunSpec) -> Prepared:
         d = spec.data
-        key = (d.name, d.train_limit, d.val_fraction, spec.seed if d.val_fraction else None, spec.train.dtype)
+        seed = spec.seed if d.val_fraction else None
+        key = (d.name, d.image_size, d.train_limit, d.val_fraction, seed, spec.train.dtype)
         if self._prepared is None or self._prepared[0] != key:
             ready = prepare(
-                self.dataset(d.name),
+                self.dataset(d),
                 train_limit=d.train_limit,
                 val_fraction=d.val_fraction,
                 seed=spec.seed,
@@ -229,10 +237,10 @@ class _Run:
         began = time.perf_counter()
         self.spec, self._surroundings = spec, surroundings
         self._data = data = cache.prepared(spec)
-        self._notes = cache.dataset(spec.data.name).notes
+        self._notes = cache.dataset(spec.data).notes
         source = source_for(spec, data, surroundings)
         self.network = network = build(spec, data.input_shape, data.classes, surroundings.device, source)
-        example = data.normalise(data.train.x[:1])
+        example = data.example()
         self._fingerprint = fingerprint(surroundings.device, surroundings.threads)
         self._outbox = _Outbox(emit)
         self.trainer = Trainer(

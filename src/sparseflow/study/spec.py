@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from sparseflow.core import BadValue, SparseflowError
-from sparseflow.data import datasets
+from sparseflow.core import BadValue, SparseflowError, UnknownName
+from sparseflow.data import check_name, crops, is_decoded
 from sparseflow.init import Scheme, initialisations
 from sparseflow.models import activations, models, sketch
 from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
@@ -29,18 +29,40 @@ class DataSpec(Section):
     """Which data, and how much of it."""
 
     name: str = "digits"
-    """A data set of the catalog, or the path of an .npz file."""
+    """A data set of the catalog, or a path: ending in .npz, or with a / for a folder of images."""
     train_limit: Positive | None = None
     """Train on this many examples, stratified and the same for every seed."""
     val_fraction: Fraction = 0.0
     """Part of the training examples held out to choose by (seeded, stratified)."""
     augment: bool = False
-    """Random crop with padding 4 and, where a mirrored image keeps its class, horizontal flip."""
+    """Random crops and, where a mirrored image keeps its class, horizontal flips."""
+    crop: str = "pad"
+    """Which random crop `augment` draws."""
+    image_size: Annotated[Whole, Field(ge=4)] | None = None
+    """Side in pixels to which the images of a folder are resized; by default as they are, ImageNet's 224."""
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return name if name.endswith(".npz") else known_in(datasets, name, "or a path ending in .npz")
+        try:
+            return check_name(name)
+        except UnknownName as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("crop")
+    @classmethod
+    def _known_crop(cls, name: str) -> str:
+        return known_in(crops, name)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> DataSpec:
+        if self.image_size is not None and not is_decoded(self.name):
+            raise ValueError(
+                f"image_size is for folders of images (imagenet, tiny-imagenet, a path with a /), not for {self.name!r}"
+            )
+        if self.crop != "pad" and not self.augment:
+            raise ValueError(f"crop {self.crop!r} needs augment = true")
+        return self
 
 
 class ModelSpec(Section):

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparseflow.core import Loss
 from sparseflow.data import Prepared, Split
 
 EVALUATION_BATCH = 1000
+EVALUATION_VALUES = 2**24
+"""Input values of one batch at most: examples of more than 16,777 values are evaluated in smaller batches."""
 
 
 @contextmanager
@@ -26,13 +28,19 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = was
 
 
+def evaluation_batches(data: Prepared, split: Split) -> tuple[Tensor, ...]:
+    """The indices of a split in the parts that are evaluated together, where its images are."""
+    size = max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // data.input_size))
+    return tuple(torch.arange(len(split), device=split.x.device).split(size))
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Prepared, split: Split, loss: Loss) -> tuple[float, float]:
     """(mean loss, accuracy in [0, 1]) of the model in evaluation mode over a whole split."""
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     right = torch.zeros((), dtype=torch.int64, device=data.device)
     with mode(model, training=False):
-        for indices in torch.arange(len(split), device=data.device).split(EVALUATION_BATCH):
+        for indices in split.announced(evaluation_batches(data, split)):
             x, y = data.batch(split, indices)
             logits = model(x)
             total += loss(logits, y).double() * len(indices)

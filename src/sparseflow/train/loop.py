@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseflow.core import Masks, Metric, Moment, Probe, Recorder, global_stream, state_digest, stream, weight_values
-from sparseflow.data import Prepared, crop_flip
+from sparseflow.data import Prepared
 from sparseflow.train import checkpoint
 from sparseflow.train.evaluate import evaluate
 from sparseflow.train.history import History
@@ -129,11 +129,13 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.data.device)
         seen = self.examples
         self.model.train()
-        order = self.batches(self.order().to(self.data.device))
-        for indices in order[: self.step - self.epoch * self.batches_per_epoch]:
+        # Indices lie where the images do: streamed ones are gathered without waiting for the device.
+        order = self.batches(self.order().to(self.data.train.x.device))
+        begun = self.step - self.epoch * self.batches_per_epoch
+        for indices in order[:begun]:
             self.inputs(indices, draws)  # began within the epoch: the augmentation goes on where it was
         with global_stream(plan.seed, "dropout", self.epoch):
-            for indices in order[self.step - self.epoch * self.batches_per_epoch :]:
+            for indices in self.data.train.announced(order[begun:]):
                 total += self.train_step(indices, draws).double() * len(indices)
                 self._do_what_is_due()
                 if self.step in self._at_points:
@@ -183,8 +185,7 @@ class Trainer:
         """Normalised (and augmented) training examples at `indices`, and their labels."""
         if not self.plan.augment:
             return self.data.batch(self.data.train, indices)
-        taken = self.data.train.take(indices)
-        return self.data.normalise(crop_flip(taken.x, draws, padding=4, flip=self.data.flip_ok)), taken.y
+        return self.data.augmented(indices, self.plan.crop, draws)
 
     def _penalty(self) -> Tensor:
         return self.plan.l1 * torch.stack([weight.abs().sum() for weight in self._weights.values()]).sum()

@@ -19,6 +19,8 @@ class Plan:
     batch_size: int = 128
     seed: int = 0
     augment: bool = False
+    crop: str = "pad"
+    """The crop (of `data.crops`) by which augmentation is done."""
     l1: float = 0.0
     points: int = 11
     eval_every: int = 1

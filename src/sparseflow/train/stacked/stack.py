@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sparseflow.core import BadValue, GradientProbe, Metric, stream, stream_seed
 from sparseflow.data import Split
-from sparseflow.train.evaluate import EVALUATION_BATCH
+from sparseflow.train.evaluate import evaluation_batches
 from sparseflow.train.loop import Trainer
 from sparseflow.train.plan import Outcome
 from sparseflow.train.stacked.gathered import Gathered
@@ -189,7 +189,7 @@ class Stack:
         total = torch.zeros(len(splits), dtype=torch.float64, device=device)
         right = torch.zeros(len(splits), dtype=torch.int64, device=device)
         losses = torch.empty(len(splits), dtype=self._lead.data.dtype, device=device)
-        for indices in torch.arange(count, device=device).split(EVALUATION_BATCH):
+        for indices in evaluation_batches(self._lead.data, splits[0]):
             program = self._program(len(indices), one_input=self._one_data)
             if self._one_data:
                 x, one = self._lead.data.batch(splits[0], indices)
@@ -274,7 +274,7 @@ def _shape(trainer: Trainer) -> tuple[object, ...]:
     return (
         {name: (p.shape, p.dtype, p.device) for name, p in model.named_parameters()},
         repr(model),
-        (plan.epochs, plan.batch_size, plan.augment, plan.l1, plan.points, plan.eval_every, plan.loss),
+        (plan.epochs, plan.batch_size, plan.augment, plan.crop, plan.l1, plan.points, plan.eval_every, plan.loss),
         (
             type(trainer.optimizer),
             [{key: value for key, value in group.items() if key != "params"} for group in groups],
