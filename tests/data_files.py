@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 
 def idx_bytes(array: np.ndarray, magic: int | None = None, shape: tuple[int, ...] | None = None) -> bytes:
@@ -103,3 +104,19 @@ def write_archive(path: Path, folder: str, files: dict[str, dict[str, object]], 
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+
+
+def write_image(path: Path, seed: int, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> np.ndarray:
+    """A picture of noise of (width, height); its pixels as they were given to the encoder, (H, W, ...)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = {"L": (), "RGB": (3,), "CMYK": (4,), "RGBA": (4,), "LA": (2,)}[mode]
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], *channels)).astype(np.uint8)
+    Image.fromarray(pixels, mode).save(path)
+    return pixels
+
+
+def write_tree(folder: Path, counts: dict[str, int], ending: str = "png", size: tuple[int, int] = (12, 10)) -> None:
+    """`counts[class]` pictures in every class folder, no two alike."""
+    for k, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            write_image(folder / name / f"{name}_{i}.{ending}", 1000 * k + i + len(str(folder)), size)

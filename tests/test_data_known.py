@@ -172,5 +172,5 @@ def test_without_a_root_the_error_says_how_to_give_one(monkeypatch: pytest.Monke
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"cifar-10, .*\.npz\); did you mean 'cifar-10'"):
+    with pytest.raises(UnknownName, match=r"cifar-10, .*\.npz, or with a / .*\); did you mean 'cifar-10'"):
         load("cifar10")

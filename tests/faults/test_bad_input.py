@@ -61,7 +61,7 @@ def test_all_misspelt_keys_at_once(say, tmp_path):
     )
     refused(
         say("compare", tmp_path / "study.yaml"),
-        "data.nam: no such field (known: augment, name,", "train.epoch: no such field", "did you mean 'epochs'?",
+        "data.nam: no such field (known: augment, crop, image_size, name,", "train.epoch: no such field", "did you mean 'epochs'?",
         "train.epochs: Input should be a valid integer, got False", "compare.varients", "did you mean 'variants'?",
         "modl: no such field", "did you mean 'model'?",
     )  # fmt: skip

@@ -20,6 +20,8 @@ KNOBS = {
     "data.train_limit": (100, {}),
     "data.val_fraction": (0.25, {}),
     "data.augment": (True, {}),
+    "data.crop": ("resized", {"data": {"augment": True}}),
+    "data.image_size": None,  # for folders of images alone; test_data_folder holds it
     "model.name": ("lenet-300-100", {"model": {"depth": None}}),
     "model.depth": (4, {}),
     "model.width": (30, {}),

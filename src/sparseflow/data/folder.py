@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +28,8 @@ NAMES = ("words.txt", "LOC_synset_mapping.txt")
 """Identifier -> words, for class folders that bear WordNet identifiers."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """One image file: its path below the data folder, and what tells whether it was changed."""
+class Found(NamedTuple):
+    """One image file (a data set has a million): its path below the data folder, and what tells whether it changed."""
 
     path: str
     size: int
