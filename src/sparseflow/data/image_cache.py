@@ -127,7 +127,7 @@ def _open(place: Path, key: dict[str, Any], listing: Listing, watch: Watch) -> D
         if manifest["key"] != key:
             return None
         train, test = (_split(place, name, listing, manifest["margin"][name]) for name in _SPLITS)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (BadData, ValueError, KeyError, TypeError, OSError) as error:
         raise BadData(f"the decoded images in {place} are damaged ({error}); delete that folder") from error
