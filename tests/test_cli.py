@@ -10,8 +10,11 @@ import sys
 import pytest
 import torch
 
+from data_files import write_image
 from sparseflow.cli import main
+from sparseflow.data import load
 from sparseflow.models import MLP
+from sparseflow.study import Store
 
 TINY = ["--seeds", "1", "--set", "train.epochs=2", "--set", "compare.dense_widths=[0.5, 20]", "--jobs", "2"]
 
@@ -103,3 +106,20 @@ def test_list(sparseflow, what):
 
 def test_version(sparseflow):
     assert sparseflow("--version").strip()
+
+
+def test_a_folder_of_images_is_trained_on_by_its_path(sparseflow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPARSEFLOW_CACHE", raising=False)
+    for k in range(40):
+        write_image(tmp_path / "photos" / "ab"[k % 2] / f"{k}.jpg", k, (10 + k % 3, 9))
+    words = ["train", "./photos", "--set", "data.image_size=8", "--set", "train.epochs=1", "--set", "model.width=8"]
+    words += ["--set", "data.augment=true", "--set", "data.crop=resized", "--set", "measure.points=0"]
+    printed = sparseflow(*words)
+    assert "decoding 40 images of photos into" in printed
+    assert "finished: test accuracy" in printed
+    assert ".sparseflow" in printed
+    store = Store(tmp_path / "runs" / "train-photos")
+    (result,) = store.results().values()
+    store.close()
+    assert result["data_digest"] == load("./photos", image_size=8).digest

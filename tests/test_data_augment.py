@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseflow.core import BadValue, stream
-from sparseflow.data import crop_flip
+from sparseflow.data import crop_flip, crops
 
 
 def slow_crop_flip(x: np.ndarray, generator: torch.Generator, padding: int, flip: bool) -> np.ndarray:
@@ -97,3 +97,76 @@ def test_the_device_does_not_change_the_result() -> None:
     x = torch.randint(0, 256, (32, 3, 8, 8), generator=stream(0, "x")).to(torch.uint8)
     on_cpu = crop_flip(x, stream(5, "augment"), flip=True)
     assert torch.equal(crop_flip(x.cuda(), stream(5, "augment"), flip=True).cpu(), on_cpu)
+
+
+# Every crop of the catalog -----------------------------------------------------------------------------------------
+
+
+def images(n: int = 12, height: int = 16, width: int = 20) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, height, width), generator=stream(0, "x")).to(torch.uint8)
+
+
+@pytest.mark.parametrize("margin", [0, 3])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("name", crops.names)
+def test_every_crop_has_its_size_its_stream_and_its_scale(name: str, flip: bool, margin: int) -> None:
+    x = images()
+    before = x.clone()
+    first, again, other = (crops[name](x, stream(k, "augment"), margin=margin, flip=flip) for k in (0, 0, 1))
+    assert first.shape == (12, 3, 16 - 2 * margin, 20 - 2 * margin)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.min() >= 0
+    assert 200 < first.max() <= 255
+    assert torch.equal(x, before)
+    assert crops[name](x.double(), stream(0, "augment"), margin=margin, flip=flip).dtype == torch.float64
+    with pytest.raises(BadValue, match="takes uint8 or floating-point images"):
+        crops[name](torch.zeros(3, 8), stream(0, "augment"), margin=0, flip=flip)
+
+
+@pytest.mark.parametrize("name", crops.names)
+def test_flip_mirrors_half_of_the_images_and_moves_no_window(name: str) -> None:
+    # Symmetric windows of a ramp: mirrored or not is all that can differ.
+    x = (torch.arange(40, dtype=torch.float64).expand(2000, 1, 40, 40)).clone()
+    straight, mixed = (crops[name](x, stream(0, "augment"), margin=4, flip=flip) for flip in (False, True))
+    same, turned = ((mixed - other).abs().amax((1, 2, 3)) < 1e-6 for other in (straight, straight.flip(3)))
+    assert (same ^ turned).all()
+    assert abs(turned.double().mean().item() - 0.5) < 5 * (0.25 / 2000) ** 0.5
+
+
+def test_a_crop_within_the_margin_is_a_window_of_the_image() -> None:
+    x = images(200)
+    out = crops["pad"](x, stream(3, "augment"), margin=2, flip=False)
+    offsets = torch.randint(0, 5, (200, 2), generator=stream(3, "augment")).tolist()
+    assert {tuple(at) for at in offsets} == {(i, j) for i in range(5) for j in range(5)}
+    for image, crop, (top, left) in zip(x, out, offsets, strict=True):
+        assert torch.equal(crop, image[:, top : top + 12, left : left + 16])
+
+
+def slow_resized_crop(x: np.ndarray, draws: np.ndarray, margin: int, flip: bool) -> np.ndarray:
+    """One pixel at a time: windows of the drawn area and ratio, read by linear interpolation between pixel centres."""
+    _, channels, height, width = x.shape
+    out = np.empty((len(x), channels, height - 2 * margin, width - 2 * margin))
+    for image, crop, (area, ratio, down, right, turn) in zip(x, out, draws, strict=True):
+        shape = np.exp((2 * ratio - 1) * np.log(4 / 3))
+        size = (0.08 + 0.92 * area) * height * width
+        h, w = min((size / shape) ** 0.5, height), min((size * shape) ** 0.5, width)
+        rows = down * (height - h) + (np.arange(crop.shape[1]) + 0.5) * h / crop.shape[1] - 0.5
+        columns = right * (width - w) + (np.arange(crop.shape[2]) + 0.5) * w / crop.shape[2] - 0.5
+        if flip and turn < 0.5:
+            columns = columns[::-1]
+        for channel in range(channels):
+            along = np.stack([np.interp(columns, np.arange(width), line) for line in image[channel]])
+            crop[channel] = np.stack([np.interp(rows, np.arange(height), line) for line in along.T]).T
+    return out
+
+
+@pytest.mark.parametrize(("margin", "flip"), [(0, True), (3, True), (2, False)])
+def test_resized_crops_are_those_of_a_loop_over_pixels(margin: int, flip: bool) -> None:
+    x = images(30).double()
+    draws = torch.rand(30, 5, generator=stream(7, "augment"), dtype=torch.float64).numpy()
+    out = crops["resized"](x, stream(7, "augment"), margin=margin, flip=flip)
+    np.testing.assert_allclose(out.numpy(), slow_resized_crop(x.numpy(), draws, margin, flip), atol=1e-9)
+    single = crops["resized"](x.to(torch.uint8), stream(7, "augment"), margin=margin, flip=flip)
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.numpy(), out.numpy(), atol=2e-2)

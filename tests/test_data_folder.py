@@ -131,7 +131,7 @@ def test_a_flat_val_folder_with_the_solution_file(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"neither it nor .* has val_annotations.txt or LOC_val_solution.csv"):
         load("imagenet", tmp_path)
     solution.write_text("ImageId,PredictionString\nILSVRC2012_val_1,n01 85 1 499 272 n01 1 2 3 4\n")
-    with pytest.raises(BadData, match="LOC_val_solution.csv does not name the class of .*val_0.JPEG"):
+    with pytest.raises(BadData, match=r"LOC_val_solution.csv does not name the class of .*val_0.JPEG"):
         load("imagenet", tmp_path)
     with solution.open("a") as file:
         file.write("ILSVRC2012_val_0,n02 1 2 3 4\n")

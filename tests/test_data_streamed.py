@@ -133,9 +133,7 @@ def test_every_part_is_announced_once_and_before_its_turn(
 def huge(path: Path, n: int) -> StreamedSplit:
     """`n` black images of 256 x 256 that take no room on the disk."""
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (n, 3, 256, 256)}
-        )
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n, 3, 256, 256)})
         file.truncate(file.tell() + n * 3 * 256 * 256)
     mapped = MappedImages(path)
     sums = torch.ones(n, 3, 2, dtype=torch.int64)
@@ -225,7 +223,7 @@ def test_files_that_are_no_images_are_refused(tmp_path: Path) -> None:
 def test_margins_sums_and_rows_that_do_not_fit_are_refused(streamed: Dataset) -> None:
     whole = streamed.train
     assert isinstance(whole, StreamedSplit)
-    with pytest.raises(BadValue, match="sums of .* cannot have shape"):
+    with pytest.raises(BadValue, match=r"sums of .* cannot have shape"):
         replace(whole, sums=whole.sums[1:])
     with pytest.raises(BadValue, match="x has 3 examples but y has 72 labels"):
         replace(whole, rows=torch.arange(3))

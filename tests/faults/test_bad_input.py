@@ -61,7 +61,8 @@ def test_all_misspelt_keys_at_once(say, tmp_path):
     )
     refused(
         say("compare", tmp_path / "study.yaml"),
-        "data.nam: no such field (known: augment, crop, image_size, name,", "train.epoch: no such field", "did you mean 'epochs'?",
+        "data.nam: no such field (known: augment, crop, image_size, name,", "train.epoch: no such field",
+        "did you mean 'epochs'?",
         "train.epochs: Input should be a valid integer, got False", "compare.varients", "did you mean 'variants'?",
         "modl: no such field", "did you mean 'model'?",
     )  # fmt: skip
@@ -89,6 +90,14 @@ def test_an_option_of_another_optimizer(say):
         say("train", "digits", "--set", "optimizer.name=sgd", "--set", "optimizer.momentum=0.5"),
         "optimizer 'sgd' has no option 'momentum'",
     )
+
+
+def test_options_of_folders_and_crops_where_they_would_do_nothing(say):
+    refused(say("train", "digits", "--set", "data.image_size=16"), "image_size is for folders of images", "'digits'")
+    refused(say("train", "digits", "--set", "data.crop=resized"), "data.crop 'resized' needs data.augment = true")
+    refused(say("train", "digits", "--set", "data.crop=resize"), "unknown crop", "did you mean 'resized'")
+    refused(say("train", "photos"), "unknown data set 'photos'", "with a / (as in ./photos) for a folder of images")
+    refused(say("train", "./no-such-folder"), "no-such-folder is not a folder of images")
 
 
 def test_a_twin_wider_than_the_model(say, tmp_path):

@@ -241,7 +241,7 @@ def test_damaged_images_are_named_together(photos: Path) -> None:
 def test_nothing_but_damaged_images(photos: Path) -> None:
     for file in photos.rglob("*.png"):
         file.write_bytes(b"x")
-    with pytest.raises(BadData, match="none of the 30 image files in .* can be decoded"):
+    with pytest.raises(BadData, match=r"none of the 30 image files in .* can be decoded"):
         load(str(photos))
 
 
@@ -271,6 +271,6 @@ def test_a_full_disk_is_said_before_and_while_decoding(photos: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(RowFile, "append", full)
-        with pytest.raises(BadData, match="cannot be written .No space left"):
+        with pytest.raises(BadData, match=r"cannot be written .No space left"):
             load(str(photos))
     assert len(load(str(photos)).train) == 24

@@ -30,9 +30,12 @@ class Crop(Protocol):
 crops: Catalog[Crop] = Catalog("crop")
 
 
-@crops.add("pad", cite="He et al. 2016, arXiv:1512.03385, sec. 4.2")
+@crops.add("pad", cite="He et al. 2016, arXiv:1512.03385, sec. 4.2; Krizhevsky et al. 2012, sec. 4.1")
 def padded_crop(x: Tensor, generator: torch.Generator, *, margin: int, flip: bool) -> Tensor:
-    """A window of the image's own size, moved by up to 4 pixels over a black border, or within the margin."""
+    """A window of the example's size, moved by up to 4 pixels over a black border, or within the margin.
+
+    Padding is for small images; those that are kept with a margin (ImageNet) have real pixels there instead.
+    """
     return crop_flip(x, generator, padding=0 if margin else PADDING, margin=margin, flip=flip)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,10 +89,10 @@ def list_images(folder: Path) -> Listing:
     if not os.path.isdir(folder):
         raise BadData(f"{folder} is not a folder of images")
     divided = os.path.isdir(folder / "train")
-    classes, found = _class_folders(folder / "train" if divided else folder)
-    images = [image for images in found.values() for image in _relative(images, folder)]
-    labels = [label for label, inside in enumerate(found.values()) for _ in inside]
-    train = Files(tuple(images), torch.tensor(labels))
+    found = _class_folders(folder / "train" if divided else folder, folder)
+    classes = tuple(found)
+    labels = [label for label, images in enumerate(found.values()) for _ in images]
+    train = Files(tuple(chain.from_iterable(found.values())), torch.tensor(labels))
     held_out = next((folder / name for name in HELD_OUT if divided and os.path.isdir(folder / name)), None)
     if held_out is None:
         if len(train) == 1:
@@ -106,25 +107,24 @@ def list_images(folder: Path) -> Listing:
     return Listing(folder, classes, _class_names(folder, classes), train, test, tuple(notes))
 
 
-def _class_folders(folder: Path) -> tuple[tuple[str, ...], dict[str, list[Found]]]:
-    """The names of the class folders, and their images with paths below `folder`'s parent."""
-    classes = _folders(folder)
-    if not classes:
+def _class_folders(folder: Path, top: Path) -> dict[str, list[Found]]:
+    """Class -> its images, sorted; none of them without any."""
+    found = {name: _images(folder / name, top) for name in _folders(folder)}
+    if not found:
         raise BadData(f"{folder} has no folders; expected one per class, with its images")
-    found = {name: list(_images(folder / name)) for name in classes}
-    empty = [name for name in classes if not found[name]]
+    empty = [name for name, images in found.items() if not images]
     if empty:
         others = f", nor have {len(empty) - 1} others" if len(empty) > 1 else ""
         raise BadData(
             f"{folder / empty[0]} has no images{others}; a class needs at least one ({', '.join(ENDINGS)}), "
             "and what is no class must not lie here"
         )
-    return classes, found
+    return found
 
 
 def _held_out(folder: Path, held_out: Path, classes: tuple[str, ...]) -> Files:
     label = {name: k for k, name in enumerate(classes)}
-    inside = {name: list(_images(held_out / name)) for name in _folders(held_out)}
+    inside = {name: _images(held_out / name, folder) for name in _folders(held_out)}
     if any(name in label for name in inside):
         strange = [name for name, images in inside.items() if images and name not in label]
         if strange:
@@ -132,10 +132,10 @@ def _held_out(folder: Path, held_out: Path, classes: tuple[str, ...]) -> Files:
         found = [(image, label[name]) for name, images in inside.items() for image in images]
     else:
         path, mapping = _mapping(folder, held_out)
-        found = [(image, _mapped(image, path, mapping, label)) for image in _images(held_out)]
+        found = [(image, _mapped(image, path, mapping, label)) for image in _images(held_out, folder)]
     if not found:
         raise BadData(f"{held_out} has no images ({', '.join(ENDINGS)})")
-    return Files(tuple(_relative([image for image, _ in found], folder)), torch.tensor([y for _, y in found]))
+    return Files(tuple(image for image, _ in found), torch.tensor([y for _, y in found]))
 
 
 def _mapping(folder: Path, held_out: Path) -> tuple[Path, dict[str, str]]:
@@ -182,24 +182,23 @@ def _folders(folder: Path) -> tuple[str, ...]:
         raise BadData(f"{folder}: cannot be read ({error.strerror})") from error
 
 
-def _images(folder: Path | str) -> Iterator[Found]:
-    """The image files below a folder, in the order of their names, with whole paths."""
+def _images(folder: Path, top: Path) -> list[Found]:
+    """The image files below a folder, in the order of their names."""
+    return list(_walk(str(folder), len(str(top)) + 1))
+
+
+def _walk(folder: str, start: int) -> Iterator[Found]:
     try:
         with os.scandir(folder) as entries:
             inside = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
         for entry in inside:
             if entry.is_dir():
-                yield from _images(entry.path)
+                yield from _walk(entry.path, start)
             elif entry.name.lower().endswith(ENDINGS):
                 about = entry.stat()
-                yield Found(entry.path, about.st_size, about.st_mtime_ns)
+                yield Found(entry.path[start:], about.st_size, about.st_mtime_ns)
     except OSError as error:
         raise BadData(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
-
-
-def _relative(images: Sequence[Found], folder: Path) -> list[Found]:
-    start = len(str(folder)) + 1
-    return [Found(image.path[start:], image.size, image.changed_ns) for image in images]
 
 
 def _some(files: Files, at: Tensor) -> Files:

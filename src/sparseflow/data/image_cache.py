@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +110,7 @@ def _writable(homes: list[Path]) -> Path:
 
 
 @contextmanager
-def _locked(path: Path, waiting: Any) -> Iterator[None]:
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock while inside; the system lets go of it when the process dies, however it dies."""
     with path.open("a") as file:
         try:
@@ -182,11 +183,12 @@ def _progress(part: Path, plan: dict[str, Any]) -> dict[str, Any]:
 
 def _frames(listing: Listing, image_size: int | None, watch: Watch) -> dict[str, Frame]:
     """How the images of each split come out; reads the headers of all images, up to one that decides."""
-    paths = [listing.folder / found.path for files in (listing.train, listing.test) for found in files.found]
+    total = len(listing.train) + len(listing.test)
     first: tuple[Path, tuple[int, int]] | None = None
-    for k, path in enumerate(paths):
+    for k, found in enumerate(chain(listing.train.found, listing.test.found)):
         if k % 1000 == 0:
-            watch(f"looking at the sizes of {len(paths):,} images", k, len(paths))
+            watch(f"looking at the sizes of {total:,} images", k, total)
+        path = listing.folder / found.path
         size = size_of(path)
         if size is None:
             continue
@@ -198,7 +200,7 @@ def _frames(listing: Listing, image_size: int | None, watch: Watch) -> dict[str,
             sizes = " and ".join(f"{at} has {w} x {h} pixels" for at, (w, h) in (first, (path, size)))
             raise BadData(f"images differ in size: {sizes}; set data.image_size to resize them")
     if first is None:
-        raise BadData(f"none of the {len(paths):,} image files in {listing.folder} can be decoded")
+        raise BadData(f"none of the {total:,} image files in {listing.folder} can be decoded")
     return dict.fromkeys(_SPLITS, Frame(height=first[1][1], width=first[1][0]))
 
 

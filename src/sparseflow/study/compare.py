@@ -242,6 +242,8 @@ def _cell(
     content["model"] = {**content.get("model", {}), "activation": activation}
     if spec.model.model_copy(update=content["model"]).norm == "none":
         content["model"].pop("norm_affine", None)  # says how variants with a norm have it
+    if not content.get("data", {}).get("augment"):
+        content.get("data", {}).pop("crop", None)  # says how variants with augmentation have it
     pairs = []
     for offset in range(spec.compare.seeds):
         seed = spec.seed + offset

@@ -60,8 +60,6 @@ class DataSpec(Section):
             raise ValueError(
                 f"image_size is for folders of images (imagenet, tiny-imagenet, a path with a /), not for {self.name!r}"
             )
-        if self.crop != "pad" and not self.augment:
-            raise ValueError(f"crop {self.crop!r} needs augment = true")
         return self
 
 
@@ -279,7 +277,9 @@ class RunSpec(Section):
         return self
 
     def _check_together(self) -> None:
-        """What fields of several sections must agree on."""
+        """What a run's fields must agree on; a comparison's variants set some of them."""
+        if self.data.crop != "pad" and not self.data.augment:
+            raise ValueError(f"data.crop {self.data.crop!r} needs data.augment = true")
         if self.model.norm_affine is False and self.model.norm == "none":
             raise ValueError("model.norm_affine = false needs a norm; set model.norm to batch or layer")
         if self.init.fans == "twin" and self.mask.twin_width is None:
