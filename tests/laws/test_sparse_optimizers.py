@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sparseflow import Sparse, compact
 from sparseflow.core import BadValue
 from sparseflow.masks import random_masks
-from sparseflow.train import register_initial_state, state
+from sparseflow.train import register_initial_state
+from sparseflow.train import state as facts
 from sparseflow.train.state import ELEMENTWISE, MATRICES, elementwise
 
 KINDS = [
@@ -268,7 +269,7 @@ class Cub(Lion):
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(state, "_INITIAL", dict(state._INITIAL))
+    monkeypatch.setattr(facts, "_INITIAL", dict(facts._INITIAL))
 
 
 @pytest.mark.usefixtures("registry")
