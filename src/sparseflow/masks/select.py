@@ -65,11 +65,15 @@ def select(
         within: masks outside of which nothing is chosen, whatever its score.
 
     Raises:
-        BadValue: for NaN scores (names the layer), more weights to choose than there are, a layer left empty where
-            `empty` is "error".
+        BadValue: for NaN scores (names the layer), more weights to choose than there are, a budget or masks of other
+            layers than the scores, a layer left empty where `empty` is "error".
     """
     if not scores:
         return {}  # every layer stays dense
+    if isinstance(budget, Mapping) and (strange := [name for name in budget if name not in scores]):
+        raise BadValue(f"no scores of {', '.join(map(repr, strange))} (there are: {', '.join(scores)})")
+    if within is not None:
+        _check_within(scores, within)
     scores = {name: score if score.dtype.itemsize >= 4 else score.float() for name, score in scores.items()}
     for name, score in scores.items():
         if torch.isnan(score).any():
@@ -89,6 +93,17 @@ def select(
         raise BadValue(f"{budget:,} active weights are too few for {len(first)} layers with at least one each")
     rest = _of_all(scores, budget - len(first), seed, others)
     return {name: mask | rest[name] for name, mask in first.items()}
+
+
+def _check_within(scores: Scores, within: Masks) -> None:
+    for name, score in scores.items():
+        if name not in within:
+            raise BadValue(f"no mask of {name!r} to stay within (there are: {', '.join(within)})")
+        if within[name].shape != score.shape:
+            raise BadValue(
+                f"the mask of {name} to stay within has shape {tuple(within[name].shape)}, "
+                f"its scores {tuple(score.shape)}"
+            )
 
 
 def _of_each(scores: Scores, counts: Mapping[str, int], seed: int, within: Masks | None) -> dict[str, Tensor]:
