@@ -12,6 +12,7 @@ from sparseflow.core.errors import (
     check_fraction,
     check_positive,
 )
+from sparseflow.core.files import replacing
 from sparseflow.core.machine import CACHE_VARIABLE, cores, user_cache
 from sparseflow.core.protocols import GradientProbe, Metric, Moment, Probe, Recorder
 from sparseflow.core.streams import global_stream, stream, stream_seed
@@ -64,6 +65,7 @@ __all__ = [
     "global_stream",
     "join",
     "other_parameters",
+    "replacing",
     "set_active",
     "stand_ins",
     "state_digest",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment
 
+from sparseflow.core import replacing
 from sparseflow.report.blocks import Section
 
 
@@ -19,6 +19,6 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[Section
         (here / "page.html").read_text(encoding="utf-8")
     )
     style = (here / "page.css").read_text(encoding="utf-8")
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(template.render(title=title, subtitle=subtitle, sections=sections, style=style), encoding="utf-8")
-    aside.replace(path)
+    page = template.render(title=title, subtitle=subtitle, sections=sections, style=style)
+    with replacing(path) as aside:
+        aside.write_text(page, encoding="utf-8")

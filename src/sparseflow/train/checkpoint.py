@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import join
+from sparseflow.core import join, replacing
 
 
 def raw_state(model: nn.Module) -> dict[str, Tensor]:
@@ -33,16 +32,8 @@ def load_raw_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write beside, sync, rename: a reader meets the old file or the new one, whatever is killed meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            torch.save(_alone(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as aside, aside.open("wb") as file:
+        torch.save(_alone(content), file)
 
 
 def _alone(content: Any) -> Any:

@@ -46,7 +46,7 @@ def synflow(
     parameters = [at.model.get_parameter(name) for name in at.names]
     with torch.enable_grad():
         ones = torch.ones((1, *shape), dtype=kind, device=parameters[0].device)
-        flow = _sum(at.model(ones))
+        flow = output_sum(at.model(ones))
         slopes = torch.autograd.grad(flow, parameters, materialize_grads=True)
     scores = {name: weight * g for (name, weight), g in zip(at.weights.items(), slopes, strict=True)}
     for name, score in scores.items():
@@ -72,9 +72,9 @@ def _make_absolute(model: nn.Module, dtype: torch.dtype) -> None:
             tensor.abs_()
 
 
-def _sum(outputs: Any) -> Tensor:
+def output_sum(outputs: Any) -> Tensor:
     """The sum of all tensors in what a model returns."""
     if isinstance(outputs, Tensor):
         return outputs.sum()
     parts = outputs.values() if isinstance(outputs, dict) else outputs
-    return torch.stack([_sum(part) for part in parts]).sum()
+    return torch.stack([output_sum(part) for part in parts]).sum()
