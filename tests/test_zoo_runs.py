@@ -60,7 +60,7 @@ def test_a_sparse_run_of_every_model(name, mask, images_npz, cache):
 
 @pytest.mark.parametrize("name", models.names)
 def test_every_model_can_be_compared_at_equal_capacity(name):
-    """The sparse member is the model as it is, the dense one narrower; each layer has as many active weights in both."""
+    """The sparse member is the model as it is, the dense one narrower, layer by layer of equal size."""
     model = {"name": name, "norm_affine": False}
     spec = validate(CompareSpec, {"model": model, "compare": {"dense_widths": [0.5], "variants": ["BN"]}})
     if models.entry(name).facts["options"]["norm"] == "batch":  # a variant that changes nothing may not be named

@@ -56,7 +56,8 @@ KNOBS = {
     "mask.lottery.layerwise": (True, {"mask": LOTTERY}),
     "mask.lottery.rewind_step": (3, {"mask": LOTTERY}),
     "mask.lottery.weights": ("fresh", {"mask": LOTTERY}),
-    "mask.file": None,  # test_mask_file holds it
+    "mask.file": None,  # test_mask_file_runs holds these two
+    "mask.digest": None,
     "mask.execution": ("compact", {}),
     "init.scheme": ("glorot", {}),
     "init.distribution": ("uniform", {}),

@@ -99,6 +99,9 @@ def train(
         str,
         typer.Argument(help="A data set (see `sparseflow list`), an .npz, ./FOLDER of images, a YAML file."),
     ],
+    masks: Annotated[
+        Path | None, typer.Option("--masks", "-m", help="Train with the masks in this file, as `prune` writes it.")
+    ] = None,
     out: Out = None,
     sets: Sets = None,
     data_root: Root = None,
@@ -108,7 +111,7 @@ def train(
     """Train one network; keeps its weights and masks, and writes a report. Resumes what was cut."""
     from sparseflow.cli.train import run_training
 
-    run_training(console, data, out, sets or [], data_root, device, checkpoint_every)
+    run_training(console, data, masks, out, sets or [], data_root, device, checkpoint_every)
 
 
 @app.command()

@@ -10,13 +10,15 @@ from rich.console import Console
 from sparseflow.cli.progress import Reading, Show
 from sparseflow.cli.setup import facts_of, surroundings_for
 from sparseflow.core import SparseflowError
+from sparseflow.masks import load as load_masks
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, RunSpec, Store, assign, drive, read_preset, validate
+from sparseflow.study import DataCache, RunSpec, Store, assign, drive, masks_digest, read_preset, validate
 
 
 def run_training(
     console: Console,
     data: str,
+    masks: Path | None,
     out: Path | None,
     sets: list[str],
     data_root: str | None,
@@ -25,6 +27,9 @@ def run_training(
 ) -> None:
     """Train one network and write its report."""
     given = read_preset(data) if data.endswith((".yaml", ".yml")) else {"data": {"name": data}}
+    if masks is not None:
+        found, _ = load_masks(masks)
+        sets = [*sets, f"mask.file={masks}", f"mask.digest={masks_digest(found)}"]
     spec = validate(RunSpec, assign(given, sets))
     out = out or Path("runs") / f"train-{Path(data).stem}"
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=True)

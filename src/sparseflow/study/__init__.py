@@ -19,7 +19,7 @@ from sparseflow.study.build import Network, active_per_layer, build, optimizer_f
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.drive import Interrupted, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
-from sparseflow.study.finding import predecessor, with_predecessors
+from sparseflow.study.finding import masks_digest, predecessor, with_predecessors
 from sparseflow.study.groups import grouped
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, presets, read_preset, validate
@@ -62,6 +62,7 @@ __all__ = [
     "execute_group",
     "grouped",
     "kendall_rows",
+    "masks_digest",
     "maximum_width",
     "now",
     "optimizer_for",

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import BadSpec, BadValue, Batch, Loss, Shapes, SparseflowError
-from sparseflow.masks import Budget, count, matching, next_round, prunable, prune, shuffled, without
+from sparseflow.core import BadSpec, BadValue, Batch, Loss, Masks, Shapes, SparseflowError, state_digest
+from sparseflow.masks import Budget, count, load, matching, next_round, prunable, prune, shuffled, without
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import GradualMagnitude, Rule, checkpoint
 
@@ -111,8 +111,23 @@ def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Ten
     if mask.gradual is not None:
         shapes, _ = weights_in_question(spec, model)
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
-    found = _ticket(spec, model, source) if mask.lottery is not None else _pruned(spec, model, source)
+    if mask.file is not None:
+        found = _read(mask.file, mask.digest, model)
+    else:
+        found = _ticket(spec, model, source) if mask.lottery is not None else _pruned(spec, model, source)
     return shuffled(found, spec.seed) if mask.shuffle else found
+
+
+def _read(path: str, digest: str | None, model: nn.Module) -> dict[str, Tensor]:
+    found, _ = load(path, model)
+    if digest is not None and masks_digest(found) != digest:
+        raise BadSpec([f"mask.file: {path} has other masks (digest {masks_digest(found)}) than the run was named for"])
+    return found
+
+
+def masks_digest(masks: Masks) -> str:
+    """16 hex digits that name masks."""
+    return state_digest(masks)[:16]
 
 
 def _pruned(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:

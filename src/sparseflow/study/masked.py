@@ -63,7 +63,9 @@ class MaskSpec(Section):
     densities: tuple[Density, ...] | None = None
     """Or: a density for each layer, in the model's order."""
     file: str | None = None
-    """Or: the masks in this file."""
+    """Or: the masks in this file (`sparseflow prune`, `masks.save`)."""
+    digest: str | None = None
+    """Of the masks in the file, so that other masks are another run."""
     lottery: LotterySpec | None = None
     """Or: those of a round of iterative pruning; the density, if there is one, is where the rounds end."""
     gradual: GradualSpec | None = None
@@ -165,6 +167,7 @@ class MaskSpec(Section):
         needs = [
             ("matching", self.twin_width is not None, "twin_width"),
             ("criterion", counted, "density or densities"),
+            ("digest", self.file is not None, "file"),
             ("budget", self.density is not None, "density"),
             ("gradual", counted and not scored, "density, and no criterion: it prunes by magnitude"),
             ("rounds", facts["runs_model"], "a criterion whose scores change from round to round"),
