@@ -13,6 +13,7 @@ DENSITY = {"twin_width": None, "density": 0.2}
 SNIP = {**DENSITY, "criterion": "snip"}
 GRADUAL = {**DENSITY, "gradual": {"start": 1, "end": 6, "every": 2}}
 LOTTERY = {"twin_width": None, "lottery": {"round": 1}}
+REWIRE = {"rule": "set", "every": 2, "stop": 1.0}
 
 # field -> (a value other than the base's, what else the base needs for it to matter)
 KNOBS = {
@@ -56,6 +57,15 @@ KNOBS = {
     "mask.lottery.layerwise": (True, {"mask": LOTTERY}),
     "mask.lottery.rewind_step": (3, {"mask": LOTTERY}),
     "mask.lottery.weights": ("fresh", {"mask": LOTTERY}),
+    "rewire": ({"rule": "set", "every": 2}, {}),
+    "rewire.rule": ("rigl", {"rewire": REWIRE}),
+    "rewire.every": (3, {"rewire": REWIRE}),
+    "rewire.stop": (0.4, {"rewire": REWIRE}),
+    "rewire.fraction": (0.6, {"rewire": REWIRE}),
+    "rewire.decay": ("constant", {"rewire": REWIRE}),
+    "rewire.replace_step": (False, {"rewire": REWIRE}),
+    "rewire.keep_regrown": (False, {"rewire": {**REWIRE, "rule": "rigl", "fraction": 1.0}}),
+    "rewire.gradient_norms": (True, {"rewire": REWIRE}),
     "mask.file": None,  # test_mask_file_runs holds these two
     "mask.digest": None,
     "mask.execution": ("compact", {}),

@@ -51,6 +51,18 @@ class StandsForWeight(Protocol):
         """Assign the active values, given in the row-major order of the mask."""
         ...
 
+    def row_major(self) -> tuple[Tensor, Tensor]:
+        """For the active weights in row-major order: index among `values`, index in the flattened weight; int64."""
+        ...
+
+    def rewire_(self, drop: Tensor, grow: Tensor) -> Tensor:
+        """Drop values (by index) and grow weights (by index in the flattened weight) that start at 0.
+
+        Returns:
+            For each new value its index among the old ones, -1 for a grown one.
+        """
+        ...
+
     def tapped(self) -> AbstractContextManager[Tensor]:
         """Inside, a forward pass depends on the yielded leaf so that its gradient is dLoss/dWeight, dense."""
         ...

@@ -13,7 +13,7 @@ from sparseflow.masks.paths import LayerPaths, Paths, effective
 from sparseflow.masks.provenance import Provenance
 from sparseflow.masks.prune import check_options, prune
 from sparseflow.masks.rounds import next_round, rounds_to
-from sparseflow.masks.select import Scores, random_masks, random_subset, select
+from sparseflow.masks.select import Scores, best, random_masks, random_subset, select
 from sparseflow.masks.tickets import shuffled
 from sparseflow.masks.when import Gradual, exponential
 from sparseflow.masks.which import Selection, Selector, matching, prunable
@@ -32,6 +32,7 @@ __all__ = [
     "Selector",
     "Snapshot",
     "balanced",
+    "best",
     "budgets",
     "check_options",
     "count",

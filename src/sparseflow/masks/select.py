@@ -111,7 +111,7 @@ def _of_each(scores: Scores, counts: Mapping[str, int], seed: int, within: Masks
     for name, count in counts.items():
         score = scores[name]
         with _naming(name):
-            kept = _best(score.flatten(), _eligible(within, name), count, stream(seed, "mask", name))
+            kept = best(score.flatten(), count, stream(seed, "mask", name), among=_eligible(within, name))
         masks[name] = kept.view(score.shape)
     return masks
 
@@ -119,7 +119,7 @@ def _of_each(scores: Scores, counts: Mapping[str, int], seed: int, within: Masks
 def _of_all(scores: Scores, count: int, seed: int, within: Masks | None) -> dict[str, Tensor]:
     flat = torch.cat([score.flatten() for score in scores.values()])
     eligible = None if within is None else torch.cat([within[name].flatten().to(flat.device) for name in scores])
-    parts = _best(flat, eligible, count, stream(seed, "mask")).split([score.numel() for score in scores.values()])
+    parts = best(flat, count, stream(seed, "mask"), among=eligible).split([score.numel() for score in scores.values()])
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
@@ -127,12 +127,19 @@ def _eligible(within: Masks | None, name: str) -> Tensor | None:
     return None if within is None else within[name].flatten()
 
 
-def _best(score: Tensor, eligible: Tensor | None, count: int, generator: torch.Generator) -> Tensor:
-    """Bool, True at the `count` highest of the eligible scores (1-d); those equal to the last one taken are drawn."""
-    if eligible is not None:
-        places = eligible.to(score.device).nonzero().squeeze(1)
+def best(score: Tensor, count: int, generator: torch.Generator, *, among: Tensor | None = None) -> Tensor:
+    """Bool, True at the `count` highest scores (1-d); of those equal to the last one taken, some are drawn.
+
+    Args:
+        among: bool, where a score takes part; everywhere by default.
+
+    Raises:
+        BadValue: for more scores than there are, or a negative number.
+    """
+    if among is not None:
+        places = among.to(score.device).nonzero().squeeze(1)
         kept = torch.zeros_like(score, dtype=torch.bool)
-        kept[places] = _best(score[places], None, count, generator)
+        kept[places] = best(score[places], count, generator)
         return kept
     size = score.numel()
     if not 0 <= count <= size:

@@ -128,15 +128,20 @@ class CompactLayer(nn.Module, ABC):
         self._settle()
         return source
 
+    def row_major(self) -> tuple[Tensor, Tensor]:
+        structure = self.structure
+        order = structure.by_row()
+        return order, structure.flat()[order]
+
     @contextmanager
     def tapped(self) -> Iterator[Tensor]:
         # Expanded from one zero: the leaf lends its shape to the gradient and is never read.
         zero = torch.zeros((), dtype=self.values.dtype, device=self.values.device)
-        self._tap = zero.expand(self.weight_shape).requires_grad_()
+        outer, self._tap = self._tap, zero.expand(self.weight_shape).requires_grad_()
         try:
             yield self._tap
         finally:
-            self._tap = None
+            self._tap = outer
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -80,6 +80,7 @@ def stacks(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> bool:
         or mask.execution == "compact"
         or mask.lottery is not None
         or mask.gradual is not None
+        or spec.rewire is not None
     ):
         return False
     if not optimizers.entry(spec.optimizer.name).facts.get("elementwise", False):

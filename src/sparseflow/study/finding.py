@@ -88,14 +88,18 @@ def budget_of(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
         raise BadSpec([f"mask: {error}"]) from None
 
 
-def rule_for(spec: RunSpec, model: nn.Module) -> Rule | None:
-    """What changes the masks along the training."""
-    gradual = spec.mask.gradual
-    if gradual is None:
-        return None
-    shapes, dense = weights_in_question(spec, model)
-    final = budget_of(spec, shapes, dense)
-    return GradualMagnitude(gradual.schedule(), final, frozenset(dense), spec.mask.empty, spec.seed)
+def rule_for(spec: RunSpec, model: nn.Module) -> Callable[[int], Rule | None]:
+    """What changes the masks along a training of so many steps."""
+    gradual, rewire = spec.mask.gradual, spec.rewire
+
+    def rule(steps: int) -> Rule | None:
+        if gradual is not None:
+            shapes, dense = weights_in_question(spec, model)
+            final = budget_of(spec, shapes, dense)
+            return GradualMagnitude(gradual.schedule(), final, frozenset(dense), spec.mask.empty, spec.seed)
+        return None if rewire is None else rewire.engine(steps, spec.seed)
+
+    return rule
 
 
 def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from torch import nn
 
 from sparseflow.core import BadSpec, Batch, Masks, Metric, Moment, Probe, SparseflowError, active_counts, stream
 from sparseflow.data import Dataset, Prepared, Watch, load, prepare, stratified
-from sparseflow.measure import GradientFlowProbe
+from sparseflow.measure import GradientFlowProbe, gradient_flow
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
 from sparseflow.study.finding import Source, predecessor, rule_for
 from sparseflow.study.fingerprint import fingerprint
 from sparseflow.study.spec import DataSpec, RunSpec
-from sparseflow.train import Outcome, Stack, Trainer, checkpoint, forward_flops
+from sparseflow.train import Outcome, ProbeChange, Stack, Trainer, checkpoint, forward_flops
 
 Row = tuple[int, float, str, str, float]
 """(step, epoch, metric, layer, value)."""
@@ -259,6 +260,7 @@ class _Run:
             start_step=_start_step(spec),
             at_steps=self._keep_rewind(),
             rule=rule_for(spec, network.model),
+            probe_change=_probe_change(spec),
             flops_of=lambda masks: forward_flops(network.model, masks, example),
         )
         _check_rewind(spec, self.trainer.total_steps)
@@ -350,6 +352,19 @@ def _probes(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
         per_weight=m.per_weight,
     )
     return (flow,)
+
+
+def _probe_change(spec: RunSpec) -> ProbeChange | None:
+    """004 Fig. 3: the gradient's norm over active weights, by the same batch before and after an update."""
+    if spec.rewire is None or not spec.rewire.gradient_norms:
+        return None
+    loss = plan_for(spec).loss
+
+    def measure(model: nn.Module, masks: Masks, batch: Batch) -> dict[Metric, float]:
+        flow = gradient_flow(model, loss, [batch], masks)
+        return {Metric("gradient_norm"): sqrt(flow.squared)}
+
+    return measure
 
 
 def _keep(model: nn.Module, masks: Masks, spec: RunSpec, path: Path) -> None:

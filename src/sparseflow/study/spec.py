@@ -21,7 +21,7 @@ from sparseflow.data import check_name, crops, is_decoded
 from sparseflow.init import Scheme, initialisations
 from sparseflow.models import activations, models, sketch
 from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
-from sparseflow.study.masked import MaskSpec
+from sparseflow.study.masked import MaskSpec, RewireSpec
 from sparseflow.train import make_schedule, optimizers, resolve_implementation, schedules
 
 
@@ -265,6 +265,8 @@ class RunSpec(Section):
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     mask: MaskSpec = MaskSpec()
+    rewire: RewireSpec | None = None
+    """Change the masks during training."""
     init: InitSpec = InitSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     train: TrainSpec = TrainSpec()
@@ -282,6 +284,8 @@ class RunSpec(Section):
             raise ValueError(f"data.crop {self.data.crop!r} needs data.augment = true")
         if self.model.norm_affine is False and self.model.norm == "none":
             raise ValueError("model.norm_affine = false needs a norm; set model.norm to batch or layer")
+        if self.rewire is not None and (not self.mask.sparse or self.mask.gradual is not None):
+            raise ValueError("rewire needs a mask that training starts with (mask.density ...), and no mask.gradual")
         if self.init.fans == "twin" and self.mask.twin_width is None:
             raise ValueError("init.fans = 'twin' needs mask.twin_width")
         if self.mask.twin_width is not None and self.init.fans != "own" and self.init.method != "dense":

@@ -8,6 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseflow.core import BadValue, Masks, ModelMasks, check_masks, stand_ins
 from sparseflow.train.bits import active_bits, keep_
+from sparseflow.train.gradient import Gradient
 from sparseflow.train.state import held
 
 
@@ -23,6 +24,8 @@ class Kept:
         self.name, self.weight = name, weight
         self.mask = mask.to(weight.device)
         self._bits = self._laid_out(self.mask)
+        self.collected: Gradient | None = None
+        """Takes the gradient as it is before it is masked."""
 
     def _laid_out(self, mask: Tensor) -> Tensor:
         # In the weight's own order of memory, else the bitwise and would jump through one of the two.
@@ -52,12 +55,21 @@ class Kept:
             raise BadValue(f"the gradient of {self.name} is a sparse tensor, which has no mask; use sparse=False")
         keep_(gradient, self.bits())
 
+    def _accumulated(self) -> None:
+        gradient = self.weight.grad
+        if self.collected is None or gradient is None:
+            self.mask_gradient()
+            return
+        self.collected.take_masked(gradient, self.mask)
+        self.mask_gradient()
+        self.collected.note(gradient)
+
     def hook(self) -> RemovableHandle:
         """Mask the gradient from now on as soon as a backward pass has accumulated it."""
         weight = self.weight
         frozen = not weight.requires_grad
         weight.requires_grad_(True)  # torch hooks no frozen weight, but one may be unfrozen later
-        handle: RemovableHandle = weight.register_post_accumulate_grad_hook(lambda _: self.mask_gradient())
+        handle: RemovableHandle = weight.register_post_accumulate_grad_hook(lambda _: self._accumulated())
         weight.requires_grad_(not frozen)
         return handle
 

@@ -11,15 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import Masks, Metric, Moment, Probe, Recorder, global_stream, state_digest, stream, weight_values
+from sparseflow.core import (
+    Batch,
+    Masks,
+    Metric,
+    Moment,
+    Probe,
+    Recorder,
+    global_stream,
+    state_digest,
+    stream,
+    weight_values,
+)
 from sparseflow.data import Prepared
 from sparseflow.train import checkpoint
 from sparseflow.train.evaluate import evaluate
 from sparseflow.train.history import History
 from sparseflow.train.plan import Outcome, Plan
 from sparseflow.train.points import measuring_steps
-from sparseflow.train.rules import Rule
+from sparseflow.train.rules import Change, Rule
 from sparseflow.train.sparse import Sparse
+
+ProbeChange = Callable[[nn.Module, Masks, Batch], Mapping[Metric, float]]
 
 _FORMAT = 3
 """Of checkpoints; one of another format is ignored."""
@@ -42,7 +55,8 @@ class Trainer:
         start_step: go on from the weights of this step: with its learning rate, its place in the data order and in the
             augmentation. A `Stack` trains from step 0 only.
         at_steps: step -> what to do after it (0: before the first), for `run`.
-        rule: changes masks along the training, for `run`.
+        rule: makes what changes masks along the training, for `run`, from the number of its steps.
+        probe_change: measures on the step's own batch just before and just after masks change.
         flops_of: masks -> floating-point operations of a forward pass on one example.
     """
 
@@ -63,19 +77,15 @@ class Trainer:
         save_every_s: float = 5.0,
         start_step: int = 0,
         at_steps: Mapping[int, Callable[[], None]] | None = None,
-        rule: Rule | None = None,
+        rule: Callable[[int], Rule | None] | None = None,
+        probe_change: ProbeChange | None = None,
         flops_of: Callable[[Masks], int] = lambda masks: 0,
     ) -> None:
         self.model, self.optimizer, self.data, self.plan = model, optimizer, data, plan
-        self.sparse = Sparse(model, masks, optimizer, rule, steps=start_step)
         self.probes, self.should_stop = probes, should_stop
         self.save_to, self.identity, self.fingerprint = save_to, identity, fingerprint
         self.step, self.examples = start_step, 0
         self.mixed = False
-        self._flops_of, self._changes = flops_of, self.sparse.changes
-        self.example_flops = flops_of(self.sparse.masks)
-        """Of a forward pass on one example, with the present masks."""
-        self._flops_before = self._examples_before = 0
         self.save_every_s = save_every_s
         self._seconds = 0.0
         """Of work before the clock was last set."""
@@ -83,6 +93,16 @@ class Trainer:
         """The part of the seconds that pass which are this training's work."""
         self.history = History(record)
         self.batches_per_epoch = len(self.batches(torch.arange(len(data.train))))
+        following = rule(self.total_steps) if rule is not None else None
+        self.sparse = Sparse(model, masks, optimizer, following, steps=start_step)
+        self.sparse.watch = self._watch
+        self._probe_change = probe_change
+        self._batch: Batch | None = None
+        self._changed: dict[Metric, float] = {}
+        self._flops_of, self._changes = flops_of, self.sparse.changes
+        self.example_flops = flops_of(self.sparse.masks)
+        """Of a forward pass on one example, with the present masks."""
+        self._flops_before = self._examples_before = 0
         self.epoch = start_step // self.batches_per_epoch
         self.at_steps = at_steps or {}
         self.points = measuring_steps(plan.epochs, self.batches_per_epoch, plan.points)
@@ -151,7 +171,7 @@ class Trainer:
     def train_step(self, indices: Tensor, draws: torch.Generator) -> Tensor:
         """One optimisation step on the given training examples; the data loss, detached, without penalty."""
         self.set_rates(self.optimizer)
-        x, y = self.inputs(indices, draws)
+        x, y = self._batch = self.inputs(indices, draws)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.plan.loss(self.model(x), y)
         (loss + self._penalty() if self.plan.l1 else loss).backward()
@@ -162,12 +182,25 @@ class Trainer:
             self._note_change()
         return loss.detach()
 
+    def _watch(self, moment: str, changes: Mapping[str, Change]) -> None:
+        """Just before and just after the rule changes masks, within the optimiser's step."""
+        if self._probe_change is not None and self._batch is not None:
+            measured = self._probe_change(self.model, self.sparse.masks, self._batch)
+            self._changed |= {Metric(f"{m.name}_{moment}", m.layer): value for m, value in measured.items()}
+        for name, change in changes.items():
+            self._changed |= {
+                Metric("dropped", name): float(len(change.drop)),
+                Metric("grown", name): float(len(change.grow)),
+            }
+
     def _note_change(self) -> None:
-        """The rule has changed masks: from here on an example costs something else."""
+        """The rule has changed masks: from here on an example may cost something else."""
         self._changes = self.sparse.changes
         self._flops_before, self._examples_before = self.training_flops, self.examples
         self.example_flops = self._flops_of(self.sparse.masks)
-        self._note({Metric("density"): self.sparse.density()})
+        shares = {Metric("density"): self.sparse.density(), Metric("explored"): self.sparse.explored_share()}
+        self._note(self._changed | shares)
+        self._changed = {}
 
     @property
     def training_flops(self) -> int:
@@ -275,7 +308,7 @@ class Trainer:
             "final": self.final,
             "flops": (self._flops_before, self._examples_before),
             # Masks that no rule changes follow from what the training is of.
-            "masks": dict(self.sparse.masks) if self.sparse.rule is not None else {},
+            "sparse": self.sparse.state_dict() if self.sparse.rule is not None else None,
         }
 
     def save(self) -> None:
@@ -302,6 +335,8 @@ class Trainer:
             return "damaged"
         if content.get("format") != _FORMAT or content["identity"] != self.identity:
             return "absent"
+        if content["sparse"] is not None:  # first of all: a compact layer holds what its pattern has
+            self.sparse.load_state_dict(content["sparse"])
         checkpoint.load_raw_state(self.model, content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.epoch, self.examples = content["step"], content["epoch"], content["examples"]
@@ -310,9 +345,6 @@ class Trainer:
         self.history.final = dict(content["final"])
         self._seconds = content["seconds"]
         self._flops_before, self._examples_before = content["flops"]
-        self.sparse.steps = self.step
-        if content["masks"]:
-            self.sparse.change(content["masks"])
-            self._changes = self.sparse.changes
-            self.example_flops = self._flops_of(self.sparse.masks)
+        self._changes = self.sparse.changes
+        self.example_flops = self._flops_of(self.sparse.masks)
         return "resumed"

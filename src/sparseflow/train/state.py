@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -130,3 +131,40 @@ def unpickled_attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         for name, value in vars(optimizer).items()
         if name not in kept and not name.endswith("_hooks") and not callable(value)
     }
+
+
+def move_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, source: Tensor, before: int) -> None:
+    """Carry the elementwise state of a vector of values along when they are rewired.
+
+    Args:
+        source: for each new value its index among the old ones; -1 for a new one, whose state is the initial one.
+        before: how many old values there were.
+    """
+    new = source < 0
+    for key, value in optimizer.state.get(parameter, {}).items():
+        if isinstance(value, Tensor) and value.shape == (before,):
+            moved = value[source.clamp(min=0)] if before else value.new_zeros(len(source))
+            optimizer.state[parameter][key] = moved.masked_fill_(new, _start(optimizer, key, parameter))
+
+
+def snapshot(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Remember the parameters and the state of an optimiser; the result puts them back."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    values = [p.detach().clone() for p in parameters]
+    states = [
+        {k: v.clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in optimizer.state[p].items()}
+        if p in optimizer.state
+        else None
+        for p in parameters
+    ]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for parameter, value, state in zip(parameters, values, states, strict=True):
+            parameter.copy_(value)
+            if state is None:
+                optimizer.state.pop(parameter, None)
+            else:
+                optimizer.state[parameter] = state
+
+    return restore
