@@ -240,6 +240,31 @@ def step(
 
 
 @bench_app.command()
+def overhead(
+    batch: Annotated[str, typer.Option(metavar="N,...", help="Batch sizes; default 32 and 128.")] = "",
+    optimizer: Annotated[list[str] | None, typer.Option(help="Optimisers; default momentum and adam.")] = None,
+    density: Annotated[float, typer.Option(help="Of every weight.")] = 0.1,
+    rounds: Annotated[int, typer.Option(min=2, help="Timed turns of each implementation.")] = 9,
+    threads: Threads = 1,
+    memory: Memory = True,
+    as_json: AsRows = False,
+) -> None:
+    """What keeping masks costs a training step of ResNet-18: without, with Sparse, with a multiplication by hand."""
+    from sparseflow.cli.bench import run_overhead
+
+    run_overhead(
+        console,
+        batch,
+        tuple(optimizer or ("momentum", "adam")),
+        density,
+        as_json=as_json,
+        rounds=rounds,
+        threads=threads,
+        memory=memory,
+    )
+
+
+@bench_app.command()
 def figure(
     out: Annotated[Path, typer.Option("--out", "-o", help="An .svg, .png or .pdf file.")],
     density: Annotated[str, typer.Option(metavar="D,...", help="Densities; default 0.01 to 0.5.")] = "",

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sparseflow.bench import Row, bench_layer, bench_step, bench_sweep
+from sparseflow.bench import OverheadCase, Row, bench_layer, bench_overhead, bench_step, bench_sweep
 from sparseflow.bench.cases import read_conv, read_linear
 from sparseflow.bench.figure import DENSITIES, NAMES, check_target, draw_scaling
 from sparseflow.bench.layer import layer_cases
+from sparseflow.bench.overhead import BATCHES
 from sparseflow.bench.profile import Share, profile_step
 from sparseflow.bench.step import step_cases
 from sparseflow.core import BadValue
@@ -122,6 +123,17 @@ def run_layer(
     _show(console, rows, notes, as_json=as_json)
 
 
+def run_overhead(
+    console: Console, batches: str, optimizers: tuple[str, ...], density: float, *, as_json: bool, **options: Any
+) -> None:
+    """Run the overhead benchmark and print its rows; batches are written with commas."""
+    wanted = numbers("--batch", batches, int) or BATCHES
+    cases = [OverheadCase(batch, optimizer, density) for optimizer in optimizers for batch in wanted]
+    with _progress("bench overhead") as (report, notes):
+        rows = bench_overhead(cases, report=report, **options)
+    _show(console, rows, notes, as_json=as_json)
+
+
 def run_sweep(console: Console, study: str, jobs: str, *, as_json: bool, **options: Any) -> None:
     """Run the sweep benchmark and print its rows, and in words how many run-epochs a second they are."""
     counts = numbers("--jobs", jobs, int)
@@ -192,6 +204,7 @@ def _clean(row: dict[str, Any]) -> dict[str, Any]:
 
 AGAINST = (
     ("x dense twin", "dense twin", False),
+    ("x without masks", "without masks", False),
     ("faster than masked", "masked", True),
     ("faster than dense", "dense", True),
     ("faster than plain script", "plain script", True),

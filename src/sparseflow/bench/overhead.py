@@ -1,0 +1,148 @@
+"""`sparseflow bench overhead`: what keeping masks costs a training step of ResNet-18 on images of CIFAR's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import nan
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparseflow.bench.memory import peak_mib
+from sparseflow.bench.timing import Row, interleaved, median_and_spread, thread_limit, threads_text
+from sparseflow.core import BadValue, check_fraction, check_positive, set_active, stream, weight_shapes
+from sparseflow.masks import random_masks, uniform
+from sparseflow.train import Sparse, make_optimizer, resolve_implementation
+
+BATCHES = (32, 128)
+NAMES = ("without masks", "Sparse", "weight *= mask")
+"""The same network and optimiser: without anything that keeps its zeros, with `Sparse`, and with the line that one
+would write after `optimizer.step()`, which leaves gradients and optimiser state as they are."""
+
+TURN_MS = 100.0
+
+
+@dataclass(frozen=True)
+class OverheadCase:
+    """A training step of ResNet-18.
+
+    Attributes:
+        density: of every weight, biases and normalisation left whole.
+        width: channels of the first stage; 64 makes it ResNet-18.
+        side: pixels of an image along either side.
+    """
+
+    batch: int = 128
+    optimizer: str = "momentum"
+    density: float = 0.1
+    width: int = 64
+    side: int = 32
+
+    def __post_init__(self) -> None:
+        check_positive("batch", self.batch)
+        check_positive("width", self.width)
+        check_fraction("density", self.density)
+
+    @property
+    def title(self) -> str:
+        how = resolve_implementation(self.optimizer, "auto")
+        return f"overhead, resnet18, density {self.density:g}, batch {self.batch}, {self.optimizer} ({how})"
+
+
+class _Block(nn.Module):
+    def __init__(self, into: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(into, out, 3, stride), nn.ReLU(inplace=True), *_convolution(out, out, 3, 1)
+        )
+        same = into == out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(into, out, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def _convolution(into: int, out: int, size: int, stride: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(into, out, size, stride, size // 2, bias=False), nn.BatchNorm2d(out)
+
+
+def resnet18(width: int = 64, classes: int = 10) -> nn.Module:
+    """ResNet-18 with a first convolution for small images: 3 x 3, stride 1, no pooling (He et al. 2015, table 1)."""
+    widths = [width, *(width << stage for stage in range(4) for _ in range(2))]
+    blocks = [
+        _Block(into, out, 2 if out > into else 1)  # the first block of each stage but the first halves the image
+        for into, out in pairwise(widths)
+    ]
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)
+    return nn.Sequential(*_convolution(3, width, 3, 1), nn.ReLU(inplace=True), *blocks, *head)
+
+
+def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
+    """A closure that takes one optimisation step on a fixed random batch and returns the loss.
+
+    Args:
+        name: one of `NAMES`. All start from the same weights, with zeros where the masks are off.
+
+    Raises:
+        BadValue: for another name.
+    """
+    if name not in NAMES:
+        raise BadValue(f"implementation must be one of {', '.join(NAMES)}, got {name!r}")
+    draw = stream(0, "bench")
+    model = resnet18(case.width)
+    shapes = weight_shapes(model)
+    masks = random_masks(shapes, uniform(shapes, case.density), seed=0)
+    for weight, mask in masks.items():
+        set_active(model, weight, 0.05 * torch.randn(int(mask.count_nonzero()), generator=draw), mask)
+    optimizer = make_optimizer(case.optimizer, model.parameters(), lr=1e-4)
+    if name == "Sparse":
+        Sparse(model, masks, optimizer)
+    masked = [(model.get_parameter(weight), mask) for weight, mask in masks.items()]
+    x = torch.randn((case.batch, 3, case.side, case.side), generator=draw)
+    y = torch.randint(10, (case.batch,), generator=draw)
+
+    def step() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        if name == "weight *= mask":
+            with torch.no_grad():
+                for parameter, mask in masked:
+                    parameter.mul_(mask)
+        return loss.detach()
+
+    return step
+
+
+def bench_overhead(
+    cases: Sequence[OverheadCase],
+    *,
+    rounds: int = 15,
+    threads: int = 1,
+    memory: bool = True,
+    report: Callable[[str], None] = lambda what: None,
+) -> list[Row]:
+    """Median time of a training step, the implementations in turn, and peak memory of each in a fresh process.
+
+    Raises:
+        BadValue: for fewer than two rounds.
+    """
+    if rounds < 2:
+        raise BadValue(f"rounds must be at least 2, got {rounds}")
+    rows = []
+    for case in cases:
+        report(f"{case.title}: timing")
+        with thread_limit(threads):
+            times = interleaved({name: make_overhead_step(name, case) for name in NAMES}, rounds, turn_ms=TURN_MS)
+        small = replace(case, batch=2, width=4, side=8)
+        for name, found in times.items():
+            peak = nan
+            if memory:
+                report(f"{case.title}: memory of {name}")
+                peak = peak_mib(make_overhead_step, (name, case), (name, small), threads=threads)
+            rows.append(Row(f"{case.title}, {threads_text(threads)}", name, *median_and_spread(found), peak))
+    return rows
