@@ -19,6 +19,8 @@ from sparseflow.bench.figure import NAMES, draw_scaling
 from sparseflow.bench.layer import CONVS, layer_cases
 from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.networks import StepCase, make_step, resnet_masks, twin_width
+from sparseflow.bench.overhead import NAMES as OVERHEAD_NAMES
+from sparseflow.bench.overhead import OverheadCase, bench_overhead, make_overhead_step, resnet18
 from sparseflow.bench.profile import operator_kind
 from sparseflow.bench.rivals import Missing, implementations, timed_call
 from sparseflow.bench.step import step_cases
@@ -414,6 +416,70 @@ def test_profile_command(bench):
 )
 def test_operators_have_their_kind(name, kind):
     assert operator_kind(name) == kind
+
+
+# Overhead ------------------------------------------------------------------------------------------------------------
+
+TINY_OVERHEAD = OverheadCase(batch=2, width=4, side=8, density=0.3)
+
+
+def test_the_overhead_is_that_of_resnet18():
+    """Parameters of the CIFAR form: 11,173,962 (torchvision's 11,689,512 less its 7x7 convolution and 1000 classes)."""
+    model = resnet18()
+    assert sum(p.numel() for p in model.parameters()) == 11_173_962
+    assert len([p for p in model.parameters() if p.dim() > 1]) == 21
+    x, sides = torch.zeros(2, 3, 8, 8), []
+    for layer in resnet18(width=2):
+        x = layer(x)
+        sides.append(x.shape[-1])
+    assert sides == [8] * 5 + [4] * 2 + [2] * 2 + [1] * 2 + [1, 16, 10]
+
+
+def test_all_loops_of_the_overhead_start_alike_and_learn():
+    losses = {}
+    for name in OVERHEAD_NAMES:
+        step = make_overhead_step(name, replace(TINY_OVERHEAD, optimizer="adam"))
+        losses[name] = [float(step()) for _ in range(8)]
+        assert min(losses[name]) < losses[name][0]
+    # The first two losses are before and after a first step; without masks that step moves all weights.
+    assert len({found[0] for found in losses.values()}) == 1
+    assert losses["Sparse"][1] != losses["without masks"][1]
+    assert losses["Sparse"][1] == pytest.approx(losses["weight *= mask"][1], rel=1e-5)
+    with pytest.raises(BadValue, match="without masks"):
+        make_overhead_step("masked", TINY_OVERHEAD)
+
+
+def test_overhead_rows_are_tidy(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sparseflow.bench.overhead.peak_mib", lambda *a, threads: asked.append(a) or 7.0)
+    rows = bench_overhead([TINY_OVERHEAD], rounds=2)
+    assert [(make, each[0], small[0]) for make, each, small in asked] == [
+        (make_overhead_step, name, name) for name in OVERHEAD_NAMES
+    ]
+    assert [row.implementation for row in rows] == list(OVERHEAD_NAMES)
+    assert all(set(row.as_dict()) == COLUMNS for row in rows)
+    assert {row.case for row in rows} == {"overhead, resnet18, density 0.3, batch 2, momentum (fused), 1 thread"}
+    assert {row.peak_mib for row in rows} == {7.0}
+    assert isnan(bench_overhead([TINY_OVERHEAD], rounds=2, memory=False)[0].peak_mib)
+    with pytest.raises(BadValue, match="rounds"):
+        bench_overhead([TINY_OVERHEAD], rounds=1)
+    for wrong in ({"batch": 0}, {"width": 0}, {"density": 1.5}):
+        with pytest.raises(BadValue):
+            replace(TINY_OVERHEAD, **wrong)
+
+
+def test_overhead_command(bench, monkeypatch):
+    def small(batch, optimizer, density):
+        return OverheadCase(batch, optimizer, density, width=4, side=8)
+
+    monkeypatch.setattr("sparseflow.cli.bench.OverheadCase", small)
+    words = ("overhead", "--batch", "2,3", "--optimizer", "sgd", "--rounds", 2, "--no-memory")
+    rows = json.loads(bench(*words, "--json")[0])
+    assert [row["implementation"] for row in rows] == [*OVERHEAD_NAMES] * 2
+    assert [row["case"] for row in rows[::3]] == [
+        f"overhead, resnet18, density 0.1, batch {n}, sgd (fused), 1 thread" for n in (2, 3)
+    ]
+    assert "x without masks" in bench(*words)[0]
 
 
 # Figure --------------------------------------------------------------------------------------------------------------

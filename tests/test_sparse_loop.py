@@ -302,7 +302,11 @@ def test_averaged_copies_stay_sparse(how, compacted):
         assert not torch.equal(state[name], model.state_dict()[name])
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # torch's, while it compiles a step
+# torch's own, when it imports its compiler.
+COMPILES = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+
+
+@COMPILES
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["model", "step", "both"])
 def test_compiled_models_and_steps(what, backend):
@@ -822,3 +826,53 @@ def test_what_it_says_of_itself():
     assert nothing.density() != nothing.density()
     assert "0 of 0 active" in repr(nothing)
     assert set(sparse.masks) == set(masks)
+
+
+# Compact models -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("assign", [False, True], ids=["copied", "assigned"])
+@pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
+def test_compact_models_load_dense_state(strict, assign):
+    """A plain model's checkpoint, into the same computation; entries that the mask forbids are an error, never cut."""
+    model, ((x, y),) = net(), batches(1)
+    masks = masks_of(model)
+    trained = net()
+    Sparse(trained, masks, optimizer_of(trained))
+    step(trained, optimizer_of(trained), x, y)  # an optimiser that Sparse does not know
+    dirty = {name: value.clone() for name, value in trained.state_dict().items()}
+    assert dirty["0.weight"][~masks["0.weight"]].eq(0).all()
+    dirty["0.weight"][~masks["0.weight"]] = 1.0
+    compact(model, masks)
+    assert model.state_dict().keys() == dirty.keys()
+    found = model.load_state_dict(trained.state_dict(), strict=strict, assign=assign)
+    assert found == ([], [])
+    assert all(type(p) is nn.Parameter and p.requires_grad for p in model.parameters())
+    torch.testing.assert_close(model(x), trained(x))
+    assert same(model, trained)
+    with pytest.raises(RuntimeError, match="multiply it by the mask"):
+        model.load_state_dict(dirty, strict=strict, assign=assign)
+    assert same(model, trained)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    Sparse(model, masks, optimizer)
+    step(model, optimizer, x, y)
+    assert not same(model, trained)
+
+
+@COMPILES
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compact_model_trains_compiled(backend):
+    torch._dynamo.reset()
+    model, plain = net(), net()
+    masks = masks_of(model)
+    compact(model, masks)
+    optimizers = [optimizer_of(each) for each in (model, plain)]
+    Sparse(model, masks, optimizers[0])
+    Sparse(plain, masks, optimizers[1])
+    compiled = torch.compile(model, backend=backend)
+    for x, y in batches(3):
+        step(compiled, optimizers[0], x, y)
+        step(plain, optimizers[1], x, y)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+    torch._dynamo.reset()

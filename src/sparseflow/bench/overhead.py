@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.timing import Row, interleaved, median_and_spread, thread_limit, threads_text
-from sparseflow.core import BadValue, check_fraction, check_positive, set_active, stream, weight_shapes
+from sparseflow.core import BadValue, check_fraction, check_positive, global_stream, stream, weight_shapes
 from sparseflow.masks import random_masks, uniform
 from sparseflow.train import Sparse, make_optimizer, resolve_implementation
 
@@ -92,15 +92,15 @@ def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
     if name not in NAMES:
         raise BadValue(f"implementation must be one of {', '.join(NAMES)}, got {name!r}")
     draw = stream(0, "bench")
-    model = resnet18(case.width)
+    with global_stream(0, "init"):
+        model = resnet18(case.width)
     shapes = weight_shapes(model)
     masks = random_masks(shapes, uniform(shapes, case.density), seed=0)
-    for weight, mask in masks.items():
-        set_active(model, weight, 0.05 * torch.randn(int(mask.count_nonzero()), generator=draw), mask)
+    masked = [(model.get_parameter(weight), mask) for weight, mask in masks.items()]
+    _multiply(masked)
     optimizer = make_optimizer(case.optimizer, model.parameters(), lr=1e-4)
     if name == "Sparse":
         Sparse(model, masks, optimizer)
-    masked = [(model.get_parameter(weight), mask) for weight, mask in masks.items()]
     x = torch.randn((case.batch, 3, case.side, case.side), generator=draw)
     y = torch.randint(10, (case.batch,), generator=draw)
 
@@ -110,12 +110,16 @@ def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
         loss.backward()
         optimizer.step()
         if name == "weight *= mask":
-            with torch.no_grad():
-                for parameter, mask in masked:
-                    parameter.mul_(mask)
+            _multiply(masked)
         return loss.detach()
 
     return step
+
+
+@torch.no_grad()
+def _multiply(masked: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
+    for parameter, mask in masked:
+        parameter.mul_(mask)
 
 
 def bench_overhead(
