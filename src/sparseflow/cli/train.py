@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from sparseflow.cli.progress import Show
-from sparseflow.cli.setup import facts_of, surroundings_for
+from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, RunSpec, Store, assign, drive, read_preset, validate
+from sparseflow.study import DataCache, RunSpec, Store, assign, drive, facts_of, read_preset, validate
 
 
 def run_training(
@@ -44,7 +44,7 @@ def run_training(
 
     try:
         with Show(console, {spec.name: data}) as show:
-            tally = drive([spec], out, surroundings, 1, show, study=study, data_digest=facts.digest, finish=finish)
+            tally = drive([spec], out, surroundings, 1, show, study=study, facts=lambda run: facts, finish=finish)
     finally:
         for page in pages:
             console.print(f"report: {page}")

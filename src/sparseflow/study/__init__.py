@@ -4,7 +4,6 @@ from sparseflow.study.analysis import (
     MEMBERS,
     OUTCOMES,
     CellResult,
-    DataFacts,
     MemberResult,
     PairResult,
     Series,
@@ -14,10 +13,22 @@ from sparseflow.study.analysis import (
     kendall_rows,
     smallest_effect,
 )
+from sparseflow.study.arms import Arm, ArmsSpec, Point, arms_of, references
+from sparseflow.study.arms_analysis import (
+    Against,
+    ArmResult,
+    Choice,
+    PointScore,
+    arm_results,
+    choose,
+    first_runs,
+    winners,
+)
 from sparseflow.study.build import Network, active_per_layer, build, maximum_width, optimizer_for, plan_for
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
-from sparseflow.study.drive import Interrupted, Tally, Watcher, drive
+from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
+from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.groups import grouped
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, presets, read_preset, validate
@@ -29,20 +40,31 @@ __all__ = [
     "DONE",
     "MEMBERS",
     "OUTCOMES",
+    "Against",
+    "Arm",
+    "ArmResult",
+    "ArmsSpec",
     "Cell",
     "CellResult",
+    "Choice",
     "CompareSpec",
     "DataCache",
     "DataFacts",
     "Estimator",
     "Event",
+    "FactsBook",
+    "FactsOf",
     "Interrupted",
     "MemberResult",
     "Network",
     "Pair",
     "PairResult",
+    "Point",
+    "PointScore",
+    "Results",
     "RunResult",
     "RunSpec",
+    "Sequel",
     "Series",
     "Store",
     "Surroundings",
@@ -50,14 +72,19 @@ __all__ = [
     "TauRow",
     "Watcher",
     "active_per_layer",
+    "arm_results",
+    "arms_of",
     "assign",
     "average_over_points",
     "build",
     "cells",
+    "choose",
     "compare_cells",
     "drive",
     "execute",
     "execute_group",
+    "facts_of",
+    "first_runs",
     "grouped",
     "kendall_rows",
     "maximum_width",
@@ -66,8 +93,10 @@ __all__ = [
     "plan_for",
     "presets",
     "read_preset",
+    "references",
     "runs_of",
     "smallest_effect",
     "validate",
     "widths_of",
+    "winners",
 ]

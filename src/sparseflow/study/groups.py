@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from sparseflow.study.build import stacks
+from sparseflow.study.facts import FactsOf
 from sparseflow.study.spec import InitSpec, MaskSpec, RunSpec
 
 MOST_TOGETHER = 8
@@ -14,14 +15,15 @@ MOST_TOGETHER = 8
 Group = tuple[RunSpec, ...]
 
 
-def grouped(specs: Sequence[RunSpec], jobs: int, input_shape: tuple[int, ...], classes: int) -> list[Group]:
+def grouped(specs: Sequence[RunSpec], jobs: int, facts: FactsOf) -> list[Group]:
     """The runs in groups for `jobs` workers, in the order of their first members; results do not depend on it."""
     alike: dict[str, list[RunSpec]] = {}
     qualifies: dict[str, bool] = {}
     for spec in specs:
         key = shape_key(spec)
         if key not in qualifies:
-            qualifies[key] = stacks(spec, input_shape, classes)
+            data = facts(spec)
+            qualifies[key] = stacks(spec, data.input_shape, data.classes)
         alike.setdefault(key if qualifies[key] else spec.name, []).append(spec)
     most = MOST_TOGETHER
     while most > 1 and sum(-(-len(runs) // most) for runs in alike.values()) < jobs:
