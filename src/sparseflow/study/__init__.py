@@ -24,7 +24,15 @@ from sparseflow.study.arms_analysis import (
     first_runs,
     winners,
 )
-from sparseflow.study.build import Network, active_per_layer, build, maximum_width, optimizer_for, plan_for
+from sparseflow.study.build import (
+    Network,
+    active_per_layer,
+    build,
+    maximum_width,
+    optimizer_for,
+    plan_for,
+    total_weights,
+)
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
@@ -96,6 +104,7 @@ __all__ = [
     "references",
     "runs_of",
     "smallest_effect",
+    "total_weights",
     "validate",
     "widths_of",
     "winners",

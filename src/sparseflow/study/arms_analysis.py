@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
+from statistics import fmean
 
 import numpy as np
 
@@ -121,6 +122,11 @@ class ArmResult:
     @property
     def counted(self) -> list[MemberResult]:
         return [member for member in self.members if member.counts]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean test accuracy of the last epoch; NaN while no run has ended."""
+        return round(fmean(member.accuracy for member in self.counted), _DIGITS) if self.counted else nan
 
     @property
     def diverged(self) -> int:

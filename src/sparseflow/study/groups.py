@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from sparseflow.study.build import stacks
 from sparseflow.study.facts import FactsOf
 from sparseflow.study.spec import InitSpec, MaskSpec, RunSpec
+
+T = TypeVar("T")
 
 MOST_TOGETHER = 8
 """Runs in one stack: beyond, a step costs what its arithmetic costs."""
@@ -28,7 +31,7 @@ def grouped(specs: Sequence[RunSpec], jobs: int, facts: FactsOf) -> list[Group]:
     most = MOST_TOGETHER
     while most > 1 and sum(-(-len(runs) // most) for runs in alike.values()) < jobs:
         most -= 1
-    return [part for runs in alike.values() for part in _parts(runs, most)]
+    return [part for runs in alike.values() for part in equal_parts(runs, most)]
 
 
 def shape_key(spec: RunSpec) -> str:
@@ -39,8 +42,8 @@ def shape_key(spec: RunSpec) -> str:
     return f"{sparse} {same.model_dump_json()}"
 
 
-def _parts(runs: list[RunSpec], most: int) -> list[Group]:
-    """Parts of at most `most`, as equal as can be."""
-    count = -(-len(runs) // most)
-    edges = [len(runs) * k // count for k in range(count + 1)]
-    return [tuple(runs[a:b]) for a, b in pairwise(edges)]
+def equal_parts(items: Sequence[T], most: int) -> list[tuple[T, ...]]:
+    """As few parts of at most `most` as there can be, as equal as can be; none of nothing."""
+    count = max(1, -(-len(items) // most))
+    edges = [len(items) * k // count for k in range(count + 1)]
+    return [tuple(items[a:b]) for a, b in pairwise(edges) if b > a]
