@@ -8,6 +8,7 @@ from math import log10
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from sparseflow.report.blocks import Figure
@@ -69,8 +70,12 @@ OUTCOME_CURVES = (
 )
 FLOW_CURVES = tuple(Curve(name, MATH[name], log=True) for name in ("egf_2", "egf_1", "gf_2", "gf_1"))
 
+OUTER, BEYOND = 0.05, 30.0
+"""A logarithmic axis ends at so many times this quantile of its values, on either side, at the latest."""
+
 BANDS = (
-    "Lines: mean over seeds; bands: one standard deviation. On logarithmic axes both are of the logarithm. A diverged "
+    "Lines: mean over seeds; bands: one standard deviation. On logarithmic axes both are of the logarithm, and what "
+    f"lies {BEYOND:g} times below the {OUTER:.0%} or above the {1 - OUTER:.0%} quantile of all values is cut off. A diverged "
     "run ends where it diverged."
 )
 
@@ -91,33 +96,39 @@ def curve_figure(
         reference: shown in every row, dashed, so that rows can be compared.
         epochs: run -> step -> epoch.
     """
-    present = [c for c in curves if any(_bands(r, series, epochs, c) for r in results)]
-    if not present:
+    drawn = {
+        curve: {r.arm.name: _bands(r, series, epochs, curve) for r in results}
+        for curve in curves
+        if any(curve.metric in series.get(member.run, {}) for r in results for member in r.members)
+    }
+    if not drawn:
         return None
     shown = groups(results)
-    rows: list[list[object]] = []
     with look():
-        canvas, axes = rows_of_panels(len(shown), len(present))
+        canvas, axes = rows_of_panels(len(shown), len(drawn))
         for line, group in zip(axes, shown, strict=True):
-            for axis, curve in zip(line, present, strict=True):
+            for axis, bands in zip(line, drawn.values(), strict=True):
                 if reference is not None and all(r is not reference for _, r in group.arms):
-                    _draw(axis, _bands(reference, series, epochs, curve), REFERENCE_COLOUR, reference.arm.name, "--")
+                    _draw(axis, bands[reference.arm.name], REFERENCE_COLOUR, reference.arm.name, "--")
                 for k, (label, r) in enumerate(group.arms):
-                    points = _bands(r, series, epochs, curve)
-                    _draw(axis, points, COLOURS[k], label, "-")
-                    rows += [[r.arm.name, curve.metric, *point] for point in points]
-                if curve.log:
-                    axis.set_yscale("log")
-                    axis.yaxis.set_minor_formatter(NullFormatter())
+                    _draw(axis, bands[r.arm.name], COLOURS[k], label, "-")
             handles, labels = line[0].get_legend_handles_labels()
             line[-1].legend(
                 handles, labels, title=group.title or None, loc="center left", bbox_to_anchor=(1.02, 0.5),
                 alignment="left", title_fontproperties={"weight": "bold", "size": 8.5},
             )  # fmt: skip
-        for axis, curve in zip(axes[0], present, strict=True):
+        for axis, (curve, bands) in zip(axes[0], drawn.items(), strict=True):
             axis.set_title(curve.label)
+            if curve.log:
+                _logarithmic(axis, [band for of_arm in bands.values() for band in of_arm])
         for axis in axes[-1]:
             axis.set_xlabel("epoch")
+        rows = [
+            [arm, curve.metric, *band]
+            for curve, bands in drawn.items()
+            for arm, found in bands.items()
+            for band in found
+        ]
         svg = save(canvas, folder, name, ["arm", "metric", "epoch", "mean", "low", "high", "n"], rows)
     return Figure(title, BANDS, name, svg)
 
@@ -140,6 +151,17 @@ def _bands(result: ArmResult, series: Series, epochs: Epochs, curve: Curve) -> l
         mean, low, high = (10**v if curve.log else v for v in (s.mean, s.mean - spread, s.mean + spread))
         found.append((epoch, mean, low, high, s.n))
     return found
+
+
+def _logarithmic(axis: Any, bands: Sequence[Band]) -> None:
+    """Such a scale for the axis and those that share it; one arm that exploded or died does not flatten the others."""
+    axis.set_yscale("log")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    if not bands:
+        return
+    _, means, lows, highs, _ = zip(*bands, strict=True)
+    low, high = np.quantile(means, [OUTER, 1 - OUTER])
+    axis.set_ylim(max(min(lows) / 1.3, low / BEYOND), min(max(highs) * 1.3, high * BEYOND))
 
 
 def _draw(axis: Any, points: Sequence[Band], colour: str, label: str, style: str) -> None:
