@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sparseflow.study import CompareSpec, RunSpec, cells, read_preset, runs_of, validate
+from sparseflow.study import ArmsSpec, CompareSpec, RunSpec, arms_of, cells, first_runs, read_preset, runs_of, validate
 from sparseflow.study.spec import ModelSpec
 
 GOLDEN = {
@@ -43,3 +43,11 @@ def test_the_digits_study_keeps_its_runs():
     assert len(names) == len(set(names)) == 240
     assert spec.study_name == "compare-679ffb78da0a"
     assert names[:2] == ["809ef1c4674c0aa2", "b3dc0244f128cbbb"]
+
+
+def test_the_arms_study_keeps_its_runs():
+    spec = validate(ArmsSpec, read_preset("arms-digits"))
+    names = [run.name for run in first_runs(spec, arms_of(spec))]
+    assert len(names) == len(set(names)) == 9 + 9
+    assert spec.study_name == "arms-be870f036cd5"
+    assert names[:2] == ["358a12ccf7c22cf9", "dda55538c2feeeeb"]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 
 from sparseflow.core import BadSpec, UnknownName
-from sparseflow.study.axes import Axis, Combination, combined, set_twice
+from sparseflow.study.axes import Axis, Combination, combined, label_of, set_twice
 from sparseflow.study.compare import MOST_PAIRS, Statistics
 from sparseflow.study.read import no_such_field, overlay, validate
 from sparseflow.study.spec import RunSpec, Section, content_hash
@@ -86,6 +86,11 @@ class ArmsSpec(Section):
         if (seeds if isinstance(seeds, int) else len(seeds)) > MOST_PAIRS:
             raise ValueError(f"at most {MOST_PAIRS} seeds")
         return seeds
+
+    @field_validator("versus", mode="before")
+    @classmethod
+    def _label(cls, versus: Any) -> Any:
+        return versus if versus is None else label_of(versus)
 
     @model_validator(mode="after")
     def _disjoint(self) -> ArmsSpec:
