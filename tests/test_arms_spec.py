@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from sparseflow.core import BadSpec
 from sparseflow.study import ArmsSpec, RunSpec, arms_of, assign, first_runs, read_preset, references, validate, winners
@@ -219,6 +223,18 @@ def test_set_reaches_base_and_arms_with_dots_in_their_names():
     }
     grid = {"arms": {"a": {"grid": {"optimizer.lr": [1, 2]}}}}
     assert assign(grid, ["arms.a.grid.optimizer.lr=[3]"]) == {"arms": {"a": {"grid": {"optimizer.lr": [3]}}}}
+
+
+def test_the_documentation_shows_what_works():
+    text = (Path(__file__).parent.parent / "docs" / "arms.md").read_text(encoding="utf-8")
+    whole, axes = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    content = assign(whole, ["base.train.epochs=5", "arms.adam.optimizer.beta1=0.8"])
+    arms = arms_of(validate(ArmsSpec, content))
+    assert [arm.name for arm in arms] == ["dense", "random 0.2", "random 0.05", "adam"]
+    assert arms[-1].points[0].spec.optimizer.beta1 == 0.8
+    spec = study({"random": axes}, versus="none")
+    found = {name: arm.name for name, arm in references(spec, arms_of(spec)).items()}
+    assert found["random BN 0.05"] == "random none 0.05"
 
 
 def test_what_the_store_keeps_makes_the_same_study():
