@@ -33,7 +33,7 @@ def test_the_highest_mean_wins_not_the_highest_run():
 
 def test_the_split_that_was_asked_for_decides():
     assert chosen([(0.1,), (0.2,), (0.3,)], score="val", other=0.9)[0] == "lr 0.001"
-    assert chosen([(0.3,), (0.2,), (0.1,)], score="test", other=0.9)[0] == "lr 0.1"
+    assert chosen([(0.2,), (0.3,), (0.1,)], score="test", other=0.9)[0] == "lr 0.01"
 
 
 def test_the_first_of_equal_points_wins_in_spite_of_rounding():

@@ -125,6 +125,12 @@ def test_a_mistake_of_the_base_is_said_once():
     assert problem.startswith("base.train.epoch: no such field")
 
 
+def test_a_mistake_belongs_to_the_last_that_sets_its_field():
+    with pytest.raises(BadSpec) as caught:
+        arms_of(validate(ArmsSpec, {"base": {"mask": {"density": 0.5}}, "arms": {"a": {"mask": {"density": 2}}}}))
+    assert caught.value.problems == ["arms.a.mask.density: density must be in (0, 1], got 2"]
+
+
 def test_a_grid_without_a_validation_split_is_refused():
     arms = {"a": {"data": {"val_fraction": 0}, "grid": {"optimizer.lr": [0.1, 0.2]}}}
     (problem,) = problems(arms)

@@ -75,7 +75,7 @@ def compare(
     keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
 ) -> None:
-    """Does sparse beat dense at the same size, or one arm another? Runs, tests, writes a report. Resumes what was cut."""
+    """Does sparse beat dense at the same size, or arm beat arm? Runs, tests, writes a report. Resumes what was cut."""
     from sparseflow.cli.compare import run_comparison
 
     run_comparison(
