@@ -156,3 +156,20 @@ def test_a_failed_run_leaves_the_choice_open_and_the_next_call_makes_it(small_st
     assert outcomes(tmp_path)[1].winner is None
     assert carry_out(small_study, tmp_path).executed == 1 + 2
     assert all(status == "finished" for status, _, _ in outcomes(tmp_path)[0].values())
+
+
+def test_arms_may_train_on_different_data(small_npz, here, tmp_path):
+    base = {"model": {"depth": 1, "width": 8}, "train": {"epochs": 1}, "measure": {"points": 0}}
+    arms = {"small": {"data": {"name": str(small_npz)}}, "digits": {"data": {"train_limit": 60}}}
+    spec = validate(ArmsSpec, {"base": base, "arms": arms, "seeds": 1})
+    carry_out(spec, tmp_path)
+    store = Store(tmp_path)
+    results = store.results()
+    ((_, _, content),) = store.studies()
+    store.close()
+    book = FactsBook.load(content["facts"])
+    runs = [arm.points[0].at(0) for arm in arms_of(spec)]
+    assert [(book(run).classes, book(run).train_size) for run in runs] == [(4, 160), (10, 60)]
+    assert [results[run.name]["data_digest"] for run in runs] == [book(run).digest for run in runs]
+    assert book(runs[0]).digest != book(runs[1]).digest
+    assert carry_out(spec, tmp_path).executed == 0

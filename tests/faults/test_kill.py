@@ -20,7 +20,7 @@ PAIRS = [
     "compare", "digits", "--seeds", "2", "--set", "train.epochs=150", "--set", "compare.dense_widths=[0.4]",
     "--set", "compare.variants=[NR, DA_BN_DO]",
 ]  # fmt: skip
-ARMS = ["compare", "arms-digits", "--seeds", "2", "--set", "base.train.epochs=300", "--set", "grid_seeds=2"]
+ARMS = ["compare", "arms-digits", "--seeds", "2", "--set", "base.train.epochs=150", "--set", "grid_seeds=2"]
 
 
 def command(out: Path, jobs: int, study: list[str] = PAIRS) -> list[str]:
