@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from arms_results import read_tables
 from data_files import write_image
 from sparseflow.cli import main
 from sparseflow.data import load
@@ -75,6 +76,37 @@ def test_dry_run_says_what_and_how_long(sparseflow, tmp_path):
     printed = sparseflow("compare", "digits", *TINY, "--out", tmp_path / "o", "--dry-run")
     assert "1,280 + 400 + 400 + 400 + 200" in printed
     assert "8 cells x 2 pairs: 32 runs; estimated" in printed
+    assert not (tmp_path / "o").exists()
+
+
+def test_compare_arms_chooses_reports_and_repeats_nothing(sparseflow, tmp_path):
+    out = tmp_path / "out"
+    words = ["compare", "arms-digits", "--seeds", "2", "--set", "base.train.epochs=2", "--set", "grid_seeds=1"]
+    words += ["--set", "arms.adam.grid.optimizer.lr=[1e-6, 0.003]", "--jobs", "1", "--out", out]
+    lines = sparseflow(*words).splitlines()
+    assert lines[0].endswith(", digits: 4 arms x 2 seeds, 2 runs to choose by: 10 runs, 1 worker")
+    # On a slow machine lines of progress stand between.
+    assert lines[-2:] == [f"report: {out / 'report.html'}", "10 runs, 10 of them executed now"]
+    page = (out / "report.html").read_text()
+    for expected in ("random 0.05", "lr 0.003", "Tests", "The choice of adam", "With 2 seeds no p below 0.5", "<svg"):
+        assert expected in page
+    figures = {p.name for p in (out / "figures").iterdir()}
+    assert figures == {
+        f"{name}.{kind}" for name in ("accuracies", "curves", "gradient-flow") for kind in ("svg", "pdf", "csv")
+    }
+    before = read_tables(out)
+    assert [row["arm"] for row in before["arms"]] == ["dense", "random 0.2", "random 0.05", "adam"]
+    assert [row["chosen"] for row in before["choices"]] == ["False", "True"]
+    assert "10 runs, 0 of them executed now" in sparseflow(*words)
+    assert sparseflow("report", out).startswith("report: ")
+    assert read_tables(out) == before
+
+
+def test_dry_run_of_arms_counts_the_choice_in(sparseflow, tmp_path):
+    words = ("--set", "base.train.epochs=2", "--out", tmp_path / "o", "--dry-run")
+    printed = sparseflow("compare", "arms-digits", *words)
+    assert "adam              3           9,656" in printed
+    assert "4 arms x 3 seeds, 9 runs to choose by: 21 runs; estimated" in printed
     assert not (tmp_path / "o").exists()
 
 

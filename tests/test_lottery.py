@@ -11,7 +11,7 @@ from sparseflow.core import SparseflowError, stream_seed
 from sparseflow.init import Scheme, draw_active_
 from sparseflow.masks import next_round, rounds_to
 from sparseflow.models import materialise
-from sparseflow.study import Surroundings, execute, execute_group, grouped, with_predecessors
+from sparseflow.study import DataFacts, Surroundings, execute, execute_group, grouped, with_predecessors
 from sparseflow.study.build import build
 from sparseflow.study.run import source_for
 from sparseflow.train import checkpoint
@@ -176,9 +176,9 @@ def test_a_round_too_far_to_rewind_is_an_error(ticket, cache, tmp_path):
 
 
 def test_rounds_are_one_group_in_order(ticket, small):
-    shape, classes = (3, 6, 6), 4
+    facts = DataFacts("small", (3, 6, 6), 4, 160, 80, "")
     chain = with_predecessors([ticket(3), ticket(3, seed=1)])
-    groups = grouped([*reversed(chain), small()], 2, shape, classes)
+    groups = grouped([*reversed(chain), small()], 2, lambda run: facts)
     assert [[s.mask.lottery.round for s in g] for g in groups if g[0].mask.lottery] == [[0, 1, 2, 3]] * 2
     assert sum(len(g) for g in groups) == 9
 

@@ -100,6 +100,23 @@ def test_options_of_folders_and_crops_where_they_would_do_nothing(say):
     refused(say("train", "./no-such-folder"), "no-such-folder is not a folder of images")
 
 
+def test_mistakes_in_arms_all_at_once(say, tmp_path):
+    (tmp_path / "arms.yaml").write_text(
+        "kind: arms\nbase: {train: {epoch: 3}}\narms:\n  a: {gird: {}}\n  b: {mask: {density: 2}}\n"
+    )
+    refused(
+        say("compare", tmp_path / "arms.yaml"),
+        "base.train.epoch: no such field", "arms.a.gird: no such field", "did you mean 'grid'?",
+        "arms.b.mask.density: density must be in (0, 1], got 2",
+    )  # fmt: skip
+    refused(say("compare", "arms-digits", "--set", "versus=densee"), "unknown arm, entry or level 'densee'", "'dense'?")
+    refused(
+        say("compare", "arms-digits", "--set", "base.data.val_fraction=0"),
+        "arms.adam.grid: a choice needs a validation split: set data.val_fraction",
+    )
+    refused(say("compare", "arms-digits", "--set", "kind=arm"), "unknown kind of study 'arm' (known: arms, pairs)")
+
+
 def test_a_twin_wider_than_the_model(say, tmp_path):
     refused(
         say("compare", "digits", "--set", "compare.dense_widths=[100]"), "100 is not between 1 and the maximum width 68"

@@ -16,18 +16,19 @@ import pytest
 from sparseflow.study import Store
 
 TIMES = ("started", "finished", "wall_s")
-STUDY = [
+PAIRS = [
     "compare", "digits", "--seeds", "2", "--set", "train.epochs=150", "--set", "compare.dense_widths=[0.4]",
     "--set", "compare.variants=[NR, DA_BN_DO]",
 ]  # fmt: skip
+ARMS = ["compare", "arms-digits", "--seeds", "2", "--set", "base.train.epochs=150", "--set", "grid_seeds=2"]
 
 
-def command(out: Path, jobs: int) -> list[str]:
+def command(out: Path, jobs: int, study: list[str] = PAIRS) -> list[str]:
     return [
         sys.executable,
         "-m",
         "sparseflow",
-        *STUDY,
+        *study,
         "--out",
         str(out),
         "--jobs",
@@ -37,10 +38,13 @@ def command(out: Path, jobs: int) -> list[str]:
     ]
 
 
-def outcome(out: Path) -> tuple[str, list[dict]]:
-    with (out / "runs.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
-    return (out / "pvalues.csv").read_text(), rows
+def outcome(out: Path) -> dict[str, list[dict]]:
+    """Every table that the report wrote, but for times."""
+    found = {}
+    for path in sorted(out.glob("*.csv")):
+        with path.open() as file:
+            found[path.name] = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+    return found
 
 
 def workers_of(pid: int) -> list[int]:
@@ -56,15 +60,15 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_killed_three_times_equals_unbroken(jobs, tmp_path):
-    subprocess.run(command(tmp_path / "whole", 2), check=True, capture_output=True)
+@pytest.mark.parametrize(("study", "jobs"), [(PAIRS, 1), (PAIRS, 2), (ARMS, 2)], ids=["pairs-1", "pairs-2", "arms-2"])
+def test_killed_three_times_equals_unbroken(study, jobs, tmp_path):
+    subprocess.run(command(tmp_path / "whole", 2, study), check=True, capture_output=True)
     expected = outcome(tmp_path / "whole")
-    assert all(row["weights_digest"] for row in expected[1])
+    assert all(row["weights_digest"] for row in expected["runs.csv"])
     draw = random.Random(jobs)
     broken = tmp_path / "broken"
     for _ in range(3):
-        process = subprocess.Popen(command(broken, jobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(broken, jobs, study), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not list(broken.glob("checkpoints/*.resume.pt")) and process.poll() is None:
             time.sleep(0.1)  # starting takes seconds, in which there is nothing to lose
         time.sleep(draw.uniform(0.0, 3.0))
@@ -75,7 +79,7 @@ def test_killed_three_times_equals_unbroken(jobs, tmp_path):
         while any(alive(child) for child in children) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not [child for child in children if alive(child)], "a killed study left an orphan"
-    subprocess.run(command(broken, jobs), check=True, capture_output=True)
+    subprocess.run(command(broken, jobs, study), check=True, capture_output=True)
     assert outcome(broken) == expected
     store = Store(broken)
     assert max(result["resumed_at"] for result in store.results().values()) > 0, "no run went on from a checkpoint"

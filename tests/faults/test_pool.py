@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from multiprocessing import active_children
 
 import pytest
 
 from sparseflow.core import BadStore, Busy
-from sparseflow.data import load
-from sparseflow.study import Interrupted, Store, Surroundings, drive
+from sparseflow.study import DataCache, Interrupted, Store, Surroundings, drive, facts_of
 from sparseflow.study import pool as pool_module
 from sparseflow.study.lock import locked
 from sparseflow.study.pool import run_pool
@@ -40,8 +40,13 @@ def ended(events):
     return {e.spec.name: e.payload for e in events if e.kind == "ended"}
 
 
-def digest(small) -> str:
-    return load(small().data.name).digest
+def facts(small):
+    found = facts_of(small(), DataCache(Surroundings()))
+    return lambda run: found
+
+
+def none(run):
+    raise AssertionError("there are no runs to have facts of")
 
 
 def test_a_killed_worker_costs_nothing(small, tmp_path):
@@ -126,7 +131,7 @@ def test_an_interrupt_leaves_checkpoints_and_goes_on(small, tmp_path):
     where = Surroundings(checkpoints=tmp_path / "checkpoints")
     study = ("s", "train", {})
     with pytest.raises(Interrupted, match="1 of 1 runs to go"):
-        drive([spec], tmp_path, where, 1, Impatient(), study=study, data_digest=digest(small))
+        drive([spec], tmp_path, where, 1, Impatient(), study=study, facts=facts(small))
     assert "rows" in seen
     assert where.resume_path(spec.name).is_file()
     assert not active_children()
@@ -135,24 +140,24 @@ def test_an_interrupt_leaves_checkpoints_and_goes_on(small, tmp_path):
 def test_finished_runs_are_not_repeated_and_failed_ones_are(small, tmp_path):
     where, study = Surroundings(checkpoints=tmp_path / "c"), ("s", "train", {})
     good, bad = small(), small(data={"name": "/nowhere/at-all.npz"})
-    first = drive([good, bad], tmp_path, where, 1, Quiet(), study=study, data_digest=digest(small))
-    again = drive([good, bad], tmp_path, where, 1, Quiet(), study=study, data_digest=digest(small))
+    first = drive([good, bad], tmp_path, where, 1, Quiet(), study=study, facts=facts(small))
+    again = drive([good, bad], tmp_path, where, 1, Quiet(), study=study, facts=facts(small))
     assert (first.executed, again.executed) == (2, 1)
     assert list(first.failed) == [bad.name]
 
 
 def test_weights_asked_for_later_are_made_again(small, tmp_path):
     study, run = ("s", "train", {}), small()
-    drive([run], tmp_path, Surroundings(checkpoints=tmp_path / "c"), 1, Quiet(), study=study, data_digest=digest(small))
+    drive([run], tmp_path, Surroundings(checkpoints=tmp_path / "c"), 1, Quiet(), study=study, facts=facts(small))
     keeping = Surroundings(checkpoints=tmp_path / "c", keep=True)
-    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study, data_digest=digest(small)).executed == 1
+    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study, facts=facts(small)).executed == 1
     assert keeping.final_path(run.name).is_file()
-    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study, data_digest=digest(small)).executed == 0
+    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study, facts=facts(small)).executed == 0
 
 
 def test_a_second_driver_is_kept_out(small, tmp_path):
     with locked(tmp_path), pytest.raises(Busy, match=f"in use by process {os.getpid()}"):
-        drive([small()], tmp_path, Surroundings(), 1, Quiet(), study=("s", "train", {}), data_digest=digest(small))
+        drive([small()], tmp_path, Surroundings(), 1, Quiet(), study=("s", "train", {}), facts=facts(small))
 
 
 def test_rows_of_a_run_in_flight_are_in_the_store(small, tmp_path):
@@ -178,7 +183,7 @@ def test_rows_of_a_run_in_flight_are_in_the_store(small, tmp_path):
             1,
             reader,
             study=("s", "train", {}),
-            data_digest=digest(small),
+            facts=facts(small),
         )
     series, statuses = reader.found
     assert series[spec.name]["train_loss"]
@@ -193,7 +198,7 @@ def test_a_run_whose_result_cannot_be_written_keeps_its_checkpoint(small, tmp_pa
 
     spec = small(train={"epochs": 3})
     where = Surroundings(checkpoints=tmp_path / "c", checkpoint_seconds=0.0)
-    words = {"study": ("s", "train", {}), "data_digest": digest(small)}
+    words = {"study": ("s", "train", {}), "facts": facts(small)}
     monkeypatch.setattr(Store, "put_result", full)
     with pytest.raises(BadStore, match="disk is full"):
         drive([spec], tmp_path, where, 1, Quiet(), **words)
@@ -207,21 +212,22 @@ def test_a_run_whose_result_cannot_be_written_keeps_its_checkpoint(small, tmp_pa
 
 
 def test_runs_on_other_data_are_not_mixed_in(small, tmp_path):
-    words = {"study": ("s", "train", {}), "data_digest": digest(small)}
+    words = {"study": ("s", "train", {}), "facts": facts(small)}
     drive([small()], tmp_path, Surroundings(), 1, Quiet(), **words)
+    other = replace(facts(small)(small()), digest="else")
     with pytest.raises(BadStore, match=r"made on other data .* give another --out"):
-        drive([small()], tmp_path, Surroundings(), 1, Quiet(), **{**words, "data_digest": "else"})
+        drive([small()], tmp_path, Surroundings(), 1, Quiet(), **{**words, "facts": lambda run: other})
 
 
 def test_a_folder_holds_one_kind_of_study(small, tmp_path):
-    drive([], tmp_path, Surroundings(), 1, Quiet(), study=("s", "compare", {}), data_digest="")
+    drive([], tmp_path, Surroundings(), 1, Quiet(), study=("s", "compare", {}), facts=none)
     with pytest.raises(BadStore, match=r"holds a study of kind 'compare'; give this one another --out"):
-        drive([], tmp_path, Surroundings(), 1, Quiet(), study=("t", "train", {}), data_digest="")
+        drive([], tmp_path, Surroundings(), 1, Quiet(), study=("t", "train", {}), facts=none)
 
 
 def test_leftovers_of_a_killed_save_are_swept(small, tmp_path):
     folder = tmp_path / "c"
     folder.mkdir()
     (folder / "x.resume.123.tmp").write_bytes(b"half")
-    drive([], tmp_path, Surroundings(checkpoints=folder), 1, Quiet(), study=("s", "train", {}), data_digest="")
+    drive([], tmp_path, Surroundings(checkpoints=folder), 1, Quiet(), study=("s", "train", {}), facts=none)
     assert not list(folder.iterdir())

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sparseflow.core import BadSpec
 from sparseflow.models import models
-from sparseflow.study import CompareSpec, RunSpec, cells, read_preset, runs_of, validate
+from sparseflow.study import ArmsSpec, CompareSpec, RunSpec, arms_of, cells, first_runs, read_preset, runs_of, validate
 from sparseflow.study.spec import ModelSpec
 
 GOLDEN = {
@@ -127,3 +127,11 @@ def test_a_model_is_told_only_what_it_takes(model, message):
     with pytest.raises(BadSpec) as caught:
         validate(RunSpec, {"model": model})
     assert message in str(caught.value)
+
+
+def test_the_arms_study_keeps_its_runs():
+    spec = validate(ArmsSpec, read_preset("arms-digits"))
+    names = [run.name for run in first_runs(spec, arms_of(spec))]
+    assert len(names) == len(set(names)) == 9 + 9
+    assert spec.study_name == "arms-be870f036cd5"
+    assert names[:2] == ["358a12ccf7c22cf9", "dda55538c2feeeeb"]

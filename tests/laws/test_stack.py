@@ -17,7 +17,7 @@ from torch import nn
 from sparseflow import data
 from sparseflow.core import BadValue
 from sparseflow.models import activations
-from sparseflow.study import RunSpec, Surroundings, execute, execute_group, validate
+from sparseflow.study import DataFacts, RunSpec, Surroundings, execute, execute_group, validate
 from sparseflow.study.build import build, optimizer_for, plan_for, stacks
 from sparseflow.study.groups import grouped
 from sparseflow.train import Stack, Trainer, checkpoint, obstacle, optimizers
@@ -348,6 +348,9 @@ def test_whether_a_run_is_stacked_follows_from_its_specification(small):
         assert not stacks(small(**change), shape, classes)
 
 
+DIGITS = DataFacts("digits", (64,), 10, 1437, 360, "")
+
+
 def test_groups_are_of_one_shape_and_leave_work_for_all():
     def specs(count: int, **sections: Any) -> list[RunSpec]:
         return [validate(RunSpec, {**sections, "seed": seed}) for seed in range(count)]
@@ -355,7 +358,7 @@ def test_groups_are_of_one_shape_and_leave_work_for_all():
     sparse, dense = specs(9, mask={"twin_width": 7}), specs(3, model={"width": 7})
     other, wide = specs(3, mask={"twin_width": 20}), specs(2, model={"width": 5000})
     every = [*sparse, *dense, *wide, *other]
-    groups = grouped(every, 2, (64,), 10)
+    groups = grouped(every, 2, lambda run: DIGITS)
     assert sorted(run.name for group in groups for run in group) == sorted(run.name for run in every)
     assert groups == [
         (*sparse[:6],),
@@ -364,5 +367,5 @@ def test_groups_are_of_one_shape_and_leave_work_for_all():
         (wide[0],),
         (wide[1],),
     ]
-    assert [len(group) for group in grouped(sparse[:8], 2, (64,), 10)] == [4, 4]
-    assert [len(group) for group in grouped(dense, 4, (64,), 10)] == [1, 1, 1]
+    assert [len(group) for group in grouped(sparse[:8], 2, lambda run: DIGITS)] == [4, 4]
+    assert [len(group) for group in grouped(dense, 4, lambda run: DIGITS)] == [1, 1, 1]

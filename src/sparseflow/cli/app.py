@@ -67,7 +67,7 @@ def compare(
     study: Annotated[str, typer.Argument(help="A preset (see `sparseflow list presets`) or a YAML file.")],
     out: Out = None,
     jobs: Jobs = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per cell and width.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per arm, or per cell and width.")] = None,
     sets: Sets = None,
     data_root: Root = None,
     device: Device = "cpu",
@@ -75,7 +75,7 @@ def compare(
     keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
 ) -> None:
-    """Does sparse beat dense at the same size? Runs the pairs, tests them, writes a report. Resumes what was cut."""
+    """Does sparse beat dense at the same size, or arm beat arm? Runs, tests, writes a report. Resumes what was cut."""
     from sparseflow.cli.compare import run_comparison
 
     run_comparison(

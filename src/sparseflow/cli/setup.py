@@ -1,4 +1,4 @@
-"""What `compare` and `train` have in common: the folder, the data's facts, where runs happen."""
+"""What `compare` and `train` have in common: the folder and where runs happen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sparseflow.core import BadValue
-from sparseflow.study import DataCache, DataFacts, RunSpec, Surroundings
+from sparseflow.study import Surroundings
 
 
 def surroundings_for(
@@ -23,18 +23,3 @@ def surroundings_for(
     if kind.type not in ("cpu", "cuda"):
         raise BadValue(f"device must be cpu, cuda or cuda:N, got {device!r}")
     return Surroundings(data_root, out / "checkpoints", device, checkpoint_seconds=checkpoint_every, keep=keep)
-
-
-def facts_of(spec: RunSpec, cache: DataCache) -> DataFacts:
-    """What is known of the run's data, as the report will need it."""
-    dataset = cache.dataset(spec.data)
-    data = cache.prepared(spec)
-    return DataFacts(
-        dataset.name,
-        dataset.input_shape,
-        dataset.classes,
-        len(data.train),
-        len(data.test),
-        dataset.digest,
-        dataset.notes,
-    )

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from sparseflow.cli.progress import Reading, Show
-from sparseflow.cli.setup import facts_of, surroundings_for
+from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.masks import load as load_masks
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, RunSpec, Store, assign, drive, masks_digest, read_preset, validate
+from sparseflow.study import DataCache, RunSpec, Store, assign, drive, facts_of, masks_digest, read_preset, validate
 
 
 def run_training(
@@ -36,7 +36,6 @@ def run_training(
     with Reading(console) as watch:
         facts = facts_of(spec, DataCache(surroundings, watch))
     study = (f"train-{spec.name}", "train", {"spec": spec.changes(), "facts": asdict(facts)})
-    shape = (facts.input_shape, facts.classes)
     pages: list[Path] = []
 
     def finish(store: Store) -> None:
@@ -51,9 +50,7 @@ def run_training(
 
     try:
         with Show(console, {spec.name: data}) as show:
-            tally = drive(
-                [spec], out, surroundings, 1, show, study=study, data_digest=facts.digest, shape=shape, finish=finish
-            )
+            tally = drive([spec], out, surroundings, 1, show, study=study, facts=lambda run: facts, finish=finish)
     finally:
         for page in pages:
             console.print(f"report: {page}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparseflow.core import BadStore
-from sparseflow.report import compare as _compare  # noqa: F401  (enters its report)
+from sparseflow.report import arms as _arms  # noqa: F401  (enters its report)
+from sparseflow.report import compare as _compare  # noqa: F401
 from sparseflow.report import training as _training  # noqa: F401
 from sparseflow.report.page import write_page
 from sparseflow.report.registry import Report, Study, reports

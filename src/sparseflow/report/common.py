@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +16,9 @@ from sparseflow.report.blocks import Section, Table, Text
 from sparseflow.study import DataFacts
 
 
-def provenance(content: Mapping[str, Any], facts: DataFacts, results: Mapping[str, Mapping[str, Any]]) -> Section:
+def provenance(
+    content: Mapping[str, Any], data: Sequence[DataFacts], results: Mapping[str, Mapping[str, Any]]
+) -> Section:
     """What was asked for, on which data, with which software, and what it took."""
     wall = sum(r["wall_s"] for r in results.values())
     flops = sum(r["training_flops"] for r in results.values())
@@ -25,9 +27,10 @@ def provenance(content: Mapping[str, Any], facts: DataFacts, results: Mapping[st
     prints = sorted({r["fingerprint"] for r in results.values() if r["fingerprint"]})
     mixed = sum(bool(r["mixed"]) for r in results.values())
     rows = [
-        ["data", f"{facts.name}: {facts.train_size:,} training and {facts.test_size:,} test examples of shape "
-         f"{'x'.join(map(str, facts.input_shape))}, {facts.classes} classes, digest {facts.digest}"],
-        *[["note", note] for note in facts.notes],
+        *[["data", f"{facts.name}: {facts.train_size:,} training and {facts.test_size:,} test examples of shape "
+           f"{'x'.join(map(str, facts.input_shape))}, {facts.classes} classes, digest {facts.digest}"]
+          for facts in data],
+        *[["note", note] for note in dict.fromkeys(note for facts in data for note in facts.notes)],
         ["report made with", f"sparseflow {version('sparseflow')}, torch {torch.__version__}, "
          f"numpy {numpy.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}"],
         ["runs were made with", "; ".join(prints) or "–"],

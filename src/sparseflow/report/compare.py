@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from sparseflow.measure import MEASURES
 from sparseflow.report import compare_figures as figures
 from sparseflow.report import compare_tables as tables
-from sparseflow.report.blocks import Section, Table, Text, Value, write_csv
+from sparseflow.report.blocks import Section, Text, write_csv
 from sparseflow.report.common import provenance
 from sparseflow.report.registry import Report, Study, reports
+from sparseflow.report.runs import run_table
 from sparseflow.study import (
     MEMBERS,
     OUTCOMES,
@@ -62,8 +63,8 @@ def compare_report(study: Study) -> Report:
         Section("Performance", [tables.outcome_table(results, layout, outcome) for outcome in reversed(OUTCOMES)]),
         Section("What these numbers can and cannot say", [Text(words) for words in _limits(results, spec, facts)]),
         Section("What was compared", [tables.parameter_table(results, known)]),
-        Section("Every run", [_run_table(header, rows)]),
-        provenance(study.content, facts, ended),
+        Section("Every run", [run_table(header[:7], header, rows)]),
+        provenance(study.content, [facts], ended),
     ]
     return Report(spec.title, [section for section in sections if section.blocks])
 
@@ -125,19 +126,6 @@ def _limits(results: Sequence[CellResult], spec: CompareSpec, facts: DataFacts) 
         else "No run diverged."
     )
     return words
-
-
-def _run_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    columns = [header.index(name) for name in (
-        "run", "optimizer", "variant", "activation", "dense_width", "seed", "member", "status", "test_accuracy",
-        "test_loss", "train_loss", "active_weights", "wall_s", "error",
-    )]  # fmt: skip
-
-    def text(value: object) -> str:
-        return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-    body = [[Value(text(row[c])) for c in columns] for row in rows]
-    return Table("All runs", "runs.csv has more columns.", [header[c] for c in columns], body, folded=True)
 
 
 def _write_csvs(

@@ -15,7 +15,7 @@ from sparseflow.report.figures import COLOURS, MARKERS, look, panels, save
 from sparseflow.stats import summary
 from sparseflow.study.analysis import MEMBERS, CellResult, MemberResult, Series, average_over_points
 
-_MATH = {"gf_1": r"$\|g\|_1$", "gf_2": r"$\|g\|_2$", "egf_1": r"$EGF_1$", "egf_2": r"$EGF_2$"}
+MATH = {"gf_1": r"$\|g\|_1$", "gf_2": r"$\|g\|_2$", "egf_1": r"$EGF_1$", "egf_2": r"$EGF_2$"}
 
 
 def accuracy_figure(results: Sequence[CellResult], layout: Layout, folder: Path) -> Figure:
@@ -37,7 +37,7 @@ def flow_figure(results: Sequence[CellResult], layout: Layout, series: Series, m
         results,
         layout,
         lambda m: average_over_points(series, m.run, measure) if m.counts else float("nan"),
-        f"average {_MATH[measure]}",
+        f"average {MATH[measure]}",
         folder,
         name,
         log=True,

@@ -8,6 +8,8 @@ from math import isfinite, isnan
 from typing import Any
 
 from sparseflow.report.blocks import Table, Value
+from sparseflow.report.formats import p_colour, p_text, spread_text
+from sparseflow.report.runs import OUTCOME, outcome
 from sparseflow.stats import smallest_p, summary
 from sparseflow.study.analysis import MEMBERS, OUTCOMES, CellResult, MemberResult, TauRow
 
@@ -20,22 +22,7 @@ MEASURE_NAMES = {
 }
 
 
-def p_colour(p: float) -> str:
-    """The papers' scale: green at 0, yellow at 0.5, red at 1 (001 Table 3.3)."""
-    if isnan(p):
-        return ""
-    green, yellow, red = (99, 190, 123), (255, 235, 132), (248, 105, 107)
-    low, high, t = (green, yellow, p / 0.5) if p <= 0.5 else (yellow, red, (p - 0.5) / 0.5)
-    return "#" + "".join(f"{round(a + (b - a) * t):02x}" for a, b in zip(low, high, strict=True))
-
-
 _TOO_FEW = "too few pairs: no interval of this confidence can be had from the signed-rank test"
-
-
-def _p(value: float) -> str:
-    if isnan(value):
-        return "–"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 class Layout:
@@ -79,7 +66,7 @@ def p_table(results: Sequence[CellResult], layout: Layout, alpha: float) -> Tabl
             f"exact {r.exact.p_value:.3g}, normal approximation {r.normal.p_value:.3g}, Holm {r.holm:.3g}, "
             f"Benjamini-Hochberg {r.bh:.3g}"
         )
-        return Value(_p(r.exact.p_value) + note, p_colour(r.exact.p_value), hint, r.exact.p_value < alpha)
+        return Value(p_text(r.exact.p_value) + note, p_colour(r.exact.p_value), hint, r.exact.p_value < alpha)
 
     caption = (
         "One-sided Wilcoxon signed-rank test over pairs of equal width and seed, exact under ties and zeros. "
@@ -102,10 +89,10 @@ def detail_table(results: Sequence[CellResult], confidence: float) -> Table:
             [
                 r.cell.label,
                 str(len(r.complete)),
-                Value(_p(r.exact.p_value), p_colour(r.exact.p_value)),
-                Value(_p(r.normal.p_value), p_colour(r.normal.p_value)),
-                _p(r.holm),
-                _p(r.bh),
+                Value(p_text(r.exact.p_value), p_colour(r.exact.p_value)),
+                Value(p_text(r.normal.p_value), p_colour(r.normal.p_value)),
+                p_text(r.holm),
+                p_text(r.bh),
                 f"{100 * e.estimate:+.2f}",
                 f"[{100 * e.low:+.2f}, {100 * e.high:+.2f}]" if isfinite(e.low) else Value("–", hint=_TOO_FEW),
                 str(r.pairs_needed) if r.pairs_needed else "–",
@@ -125,9 +112,9 @@ def detail_table(results: Sequence[CellResult], confidence: float) -> Table:
     return Table("The same cells in detail", caption, header, rows)
 
 
-def outcome_table(results: Sequence[CellResult], layout: Layout, outcome: str) -> Table:
+def outcome_table(results: Sequence[CellResult], layout: Layout, metric: str) -> Table:
     """Mean +/- standard deviation over widths and seeds of both members (000 Tables 5 and 6)."""
-    accuracy = outcome == "test_accuracy"
+    accuracy = metric == "test_accuracy"
     pick: Callable[[MemberResult], float] = (lambda m: 100 * m.accuracy) if accuracy else (lambda m: m.loss)
 
     def show(r: CellResult, member: str) -> Value:
@@ -137,11 +124,7 @@ def outcome_table(results: Sequence[CellResult], layout: Layout, outcome: str) -
         s = summary(values)
         other = [pick(getattr(p, _other(member))) for p in r.pairs if getattr(p, _other(member)).counts]
         ahead = bool(other) and ((s.mean > summary(other).mean) if accuracy else (s.mean < summary(other).mean))
-        digits = 2 if accuracy else 3
-        diverged = r.count(member, "diverged")
-        spread = f" ± {s.std:.{digits}f}" if s.n > 1 else ""
-        text = f"{s.mean:.{digits}f}{spread} ({s.n})" + (f" †{diverged}" if diverged else "")
-        return Value(text, strong=ahead)
+        return Value(spread_text(values, 2 if accuracy else 3, r.count(member, "diverged")), strong=ahead)
 
     bodies = {member: layout.grid(partial(show, member=member)) for member in MEMBERS}
     rows: list[list[Value | str]] = []
@@ -240,43 +223,12 @@ def run_rows(
     results: Sequence[CellResult], known: Mapping[str, Mapping[str, Any]], statuses: Mapping[str, str]
 ) -> tuple[list[str], list[list[object]]]:
     """Every run of the study with its place in it and its outcome, as `runs.csv` has them."""
-    header = [
-        "run", "optimizer", "variant", "activation", "dense_width", "seed", "member", "status", "test_accuracy",
-        "test_loss", "train_loss", "best_val_accuracy", "best_epoch", "egf_2", "active_weights", "other_parameters",
-        "compact_layers", "steps", "inference_flops", "training_flops", "weights_digest", "data_digest", "fingerprint",
-        "mixed", "error", "started", "finished", "wall_s",
-    ]  # fmt: skip
+    header = ["run", "optimizer", "variant", "activation", "dense_width", "seed", "member", *OUTCOME]
     rows: list[list[object]] = []
     for r in results:
         for pair in r.pairs:
             for member in MEMBERS:
                 name = getattr(pair, member).run
                 place = [name, r.cell.optimizer, r.cell.variant, r.cell.activation, pair.dense_width, pair.seed, member]
-                k = known.get(name)
-                if k is None:
-                    rows.append([*place, statuses.get(name, "not started"), *[None] * (len(header) - len(place) - 1)])
-                    continue
-                final = k["final"]
-                measured = [final.get(m) for m in header[8:14]]
-                rows.append(
-                    [
-                        *place,
-                        k["status"],
-                        *measured,
-                        sum(k["active"].values()) or None,
-                        k["others"],
-                        sum(how == "compact" for how in k["execution"].values()),
-                        k["step"],
-                        k["inference_flops"],
-                        k["training_flops"],
-                        k["digest"],
-                        k["data_digest"],
-                        k["fingerprint"],
-                        k["mixed"],
-                        str(k["error"]).strip().splitlines()[-1] if k["error"] else "",
-                        k["started"],
-                        k["finished"],
-                        round(k["wall_s"], 3),
-                    ]
-                )
+                rows.append([*place, *outcome(name, known, statuses)])
     return header, rows

@@ -53,6 +53,14 @@ def panels(columns: int, *, width: float = 3.1, height: float = 2.7, share_y: bo
     return canvas, list(canvas.subplots(1, columns, squeeze=False, sharey=share_y)[0])
 
 
+def rows_of_panels(
+    rows: int, columns: int, *, width: float = 2.5, height: float = 2.1
+) -> tuple[Canvas, list[list[Any]]]:
+    """A figure with rows of axes that share x everywhere and y down each column; sizes in inches, of one panel."""
+    canvas = Canvas(figsize=(max(4.2, width * columns), height * rows), layout="constrained")
+    return canvas, [list(row) for row in canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey="col")]
+
+
 def save(canvas: Canvas, folder: Path, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Write `name`.svg, `name`.pdf and `name`.csv into the folder; returns the SVG."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ def train_report(study: Study) -> Report:
     used = {spec.name: result} if result is not None else {}
     _write_curves(study.folder / "curves.csv", series)
     title = f"{spec.model.name} on {spec.data.name}"
-    return Report(title, [Section("Outcome", [*blocks, *drawn]), provenance(study.content, facts, used)])
+    return Report(title, [Section("Outcome", [*blocks, *drawn]), provenance(study.content, [facts], used)])
 
 
 def _outcome(result: Mapping[str, Any]) -> Table:

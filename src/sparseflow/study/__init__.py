@@ -5,7 +5,6 @@ from sparseflow.study.analysis import (
     MEMBERS,
     OUTCOMES,
     CellResult,
-    DataFacts,
     MemberResult,
     PairResult,
     Series,
@@ -15,10 +14,29 @@ from sparseflow.study.analysis import (
     kendall_rows,
     smallest_effect,
 )
-from sparseflow.study.build import Network, active_per_layer, build, optimizer_for, plan_for
+from sparseflow.study.arms import Arm, ArmsSpec, Point, arms_of, references
+from sparseflow.study.arms_analysis import (
+    Against,
+    ArmResult,
+    Choice,
+    PointScore,
+    arm_results,
+    choose,
+    first_runs,
+    winners,
+)
+from sparseflow.study.build import (
+    Network,
+    active_per_layer,
+    build,
+    optimizer_for,
+    plan_for,
+    total_weights,
+)
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
-from sparseflow.study.drive import Interrupted, Tally, Watcher, drive
+from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
+from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.finding import masks_digest, predecessor, with_predecessors
 from sparseflow.study.groups import grouped
 from sparseflow.study.pool import Event
@@ -31,20 +49,31 @@ __all__ = [
     "DONE",
     "MEMBERS",
     "OUTCOMES",
+    "Against",
+    "Arm",
+    "ArmResult",
+    "ArmsSpec",
     "Cell",
     "CellResult",
+    "Choice",
     "CompareSpec",
     "DataCache",
     "DataFacts",
     "Estimator",
     "Event",
+    "FactsBook",
+    "FactsOf",
     "Interrupted",
     "MemberResult",
     "Network",
     "Pair",
     "PairResult",
+    "Point",
+    "PointScore",
+    "Results",
     "RunResult",
     "RunSpec",
+    "Sequel",
     "Series",
     "Store",
     "Surroundings",
@@ -52,14 +81,19 @@ __all__ = [
     "TauRow",
     "Watcher",
     "active_per_layer",
+    "arm_results",
+    "arms_of",
     "assign",
     "average_over_points",
     "build",
     "cells",
+    "choose",
     "compare_cells",
     "drive",
     "execute",
     "execute_group",
+    "facts_of",
+    "first_runs",
     "grouped",
     "kendall_rows",
     "masks_digest",
@@ -70,9 +104,12 @@ __all__ = [
     "predecessor",
     "presets",
     "read_preset",
+    "references",
     "runs_of",
     "smallest_effect",
+    "total_weights",
     "validate",
     "widths_of",
+    "winners",
     "with_predecessors",
 ]

@@ -22,29 +22,13 @@ from sparseflow.stats import (
     wilcoxon,
 )
 from sparseflow.study.compare import Cell, Statistics
+from sparseflow.study.facts import DataFacts
 from sparseflow.study.spec import RunSpec
 
 MEMBERS = ("sparse", "dense")
 OUTCOMES = ("test_loss", "test_accuracy")
 Series = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Run -> metric -> [(step, value)]."""
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What the analysis must know of a data set, kept with the study so that a report needs no data."""
-
-    name: str
-    input_shape: tuple[int, ...]
-    classes: int
-    train_size: int
-    test_size: int
-    digest: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def input_size(self) -> int:
-        return int(np.prod(self.input_shape))
 
 
 @dataclass(frozen=True)

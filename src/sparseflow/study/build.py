@@ -61,6 +61,11 @@ def layer_shapes(spec: RunSpec, input_shape: tuple[int, ...], classes: int, widt
     return weight_shapes(_sketch(spec, input_shape, classes, width))
 
 
+def total_weights(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> int:
+    """Weights of the specified model, active or not: what a density is a part of."""
+    return sum(shape.numel() for shape in layer_shapes(spec, input_shape, classes).values())
+
+
 def active_per_layer(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:
     """Weight name -> active weights, without building the network, for masks that are drawn at random.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -14,8 +12,8 @@ from pydantic import BeforeValidator, Field, field_validator
 from sparseflow.core import BadSpec, SparseflowError, UnknownName
 from sparseflow.models import activations, maximum_width
 from sparseflow.study.fields import Number, Positive, Section, Whole
-from sparseflow.study.read import validate
-from sparseflow.study.spec import OptimizerSpec, RunSpec
+from sparseflow.study.read import leaves, validate
+from sparseflow.study.spec import OptimizerSpec, RunSpec, content_hash
 from sparseflow.study.variants import Strengths, parts, variant
 from sparseflow.train import optimizers
 
@@ -90,8 +88,7 @@ class CompareSpec(RunSpec):
     @property
     def study_name(self) -> str:
         """Names the study as `RunSpec.name` names a run."""
-        text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
-        return "compare-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+        return f"compare-{content_hash(self.changes())[:12]}"
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ def _optimizer_rows(spec: CompareSpec) -> list[tuple[str, dict[str, Any]]]:
 
 def _labels(settings: list[OptimizerSpec]) -> list[str]:
     """The papers' names; entries of one optimiser are told apart by the fields in which they differ."""
-    flat = [_flat(o.model_dump()) for o in settings]
+    flat = [leaves(o.model_dump()) for o in settings]
     labels = []
     for o, fields in zip(settings, flat, strict=True):
         rivals = [other for other in flat if other["name"] == o.name]
@@ -223,13 +220,6 @@ def _labels(settings: list[OptimizerSpec]) -> list[str]:
         shown = [f"{key} {fields[key]}" for key in differing if not (o.name == "momentum" and key == "momentum")]
         labels.append(", ".join([label, *shown]))
     return labels
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _cell(

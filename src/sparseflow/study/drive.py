@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from sparseflow.core import BadStore, SparseflowError
+from sparseflow.study.facts import FactsOf
 from sparseflow.study.finding import with_predecessors
 from sparseflow.study.groups import grouped
 from sparseflow.study.lock import locked
@@ -16,6 +17,9 @@ from sparseflow.study.run import Surroundings
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store
 from sparseflow.train import checkpoint
+
+Results = Mapping[str, Mapping[str, Any]]
+"""Run name -> result fields, as the store gives them."""
 
 
 class Watcher(Protocol):
@@ -39,6 +43,19 @@ class Interrupted(SparseflowError):
     """The study was interrupted; it goes on where it stopped."""
 
 
+@dataclass(frozen=True)
+class Sequel:
+    """Runs that follow from the results of others.
+
+    Attributes:
+        count: how many there will be.
+        runs: those that the results (run name -> fields) already determine.
+    """
+
+    count: int
+    runs: Callable[[Results], Sequence[RunSpec]]
+
+
 def drive(
     runs: Iterable[RunSpec],
     out: Path,
@@ -47,8 +64,8 @@ def drive(
     watcher: Watcher,
     *,
     study: tuple[str, str, Mapping[str, Any]],
-    data_digest: str,
-    shape: tuple[tuple[int, ...], int],
+    facts: FactsOf,
+    sequel: Sequel | None = None,
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
     """Execute every run that the folder does not hold yet, and those that must come before it.
@@ -56,25 +73,25 @@ def drive(
     Args:
         out: output folder; it holds `results.db` and is locked meanwhile.
         study: (name, kind, specification) entered into the store.
-        data_digest: of the data set that the runs train on.
-        shape: of its examples, and its number of classes, by which runs are trained together (`study.groups`).
+        facts: of the data that each run trains on; small runs of one shape are trained together (`study.groups`).
+        sequel: asked for its runs when all of `runs` have ended.
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
         Busy, BadStore: if the folder cannot be had or used, holds another kind of study, or runs made on other data.
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
-    wanted = with_predecessors(runs)
+    agenda = _Agenda(with_predecessors(runs), sequel)
     with locked(out):
         store = Store(out, create=True)
         try:
-            _check_same(store, study[1], wanted, data_digest)
+            wanted = agenda.known(store)
+            _check_same(store, study[1], wanted, facts)
             store.put_study(*study)
             if surroundings.checkpoints is not None:
                 checkpoint.sweep(surroundings.checkpoints)
-            known = store.statuses()
-            rest = [spec for spec in wanted if known.get(spec.name) not in DONE or _lacks_weights(spec, surroundings)]
-            watcher.begin(len(wanted), len(wanted) - len(rest))
+            watcher.begin(agenda.count, len(wanted) - len(_unfinished(store, wanted, surroundings)))
+            attempted: set[str] = set()
             failed: dict[str, str] = {}
 
             def handle(event: Event) -> None:
@@ -85,19 +102,43 @@ def drive(
 
             interrupted = False
             try:
-                if rest:
-                    run_pool(grouped(rest, jobs, *shape), surroundings, jobs, handle)
+                for _ in agenda.phases:
+                    rest = _unfinished(store, agenda.known(store), surroundings)
+                    rest = [run for run in rest if run.name not in attempted]
+                    attempted |= {run.name for run in rest}
+                    if rest:
+                        run_pool(grouped(rest, jobs, facts), surroundings, jobs, handle)
             except KeyboardInterrupt:
                 interrupted = True
             finish(store)
             if interrupted:
-                left = sum(status not in DONE for status in _statuses(store, wanted))
+                done = store.statuses()
+                left = agenda.count - sum(done.get(run.name) in DONE for run in agenda.known(store))
                 raise Interrupted(
-                    f"stopped with {left} of {len(wanted)} runs to go; the same command goes on from here"
+                    f"stopped with {left} of {agenda.count} runs to go; the same command goes on from here"
                 )
-            return Tally(len(wanted), len(rest), failed)
+            return Tally(agenda.count, len(attempted), failed)
         finally:
             store.close()
+
+
+class _Agenda:
+    """The runs of a study: those asked for, and those that follow from their results."""
+
+    def __init__(self, first: list[RunSpec], sequel: Sequel | None) -> None:
+        self._first, self._sequel = first, sequel
+        self.count = len(first) + (sequel.count if sequel else 0)
+        self.phases = range(2 if sequel else 1)
+
+    def known(self, store: Store) -> list[RunSpec]:
+        """Every run that can be named now."""
+        later = self._sequel.runs(store.results()) if self._sequel else ()
+        return with_predecessors([*self._first, *later])
+
+
+def _unfinished(store: Store, wanted: Sequence[RunSpec], surroundings: Surroundings) -> list[RunSpec]:
+    known = store.statuses()
+    return [spec for spec in wanted if known.get(spec.name) not in DONE or _lacks_weights(spec, surroundings)]
 
 
 def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
@@ -105,23 +146,19 @@ def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
     return any(not path.is_file() for path in surroundings.kept_paths(spec))
 
 
-def _statuses(store: Store, wanted: list[RunSpec]) -> list[str | None]:
-    known = store.statuses()
-    return [known.get(spec.name) for spec in wanted]
-
-
-def _check_same(store: Store, kind: str, wanted: list[RunSpec], data_digest: str) -> None:
-    """One folder, one kind of study, one data set: a report of mixed ones would tell neither apart."""
+def _check_same(store: Store, kind: str, wanted: Sequence[RunSpec], facts: FactsOf) -> None:
+    """One folder, one kind of study, and every run on the data that it was made on: a report could not tell."""
     others = {other for _, other, _ in store.studies()} - {kind}
     if others:
         raise BadStore(f"{store.label} holds a study of kind {others.pop()!r}; give this one another --out")
-    names = {spec.name for spec in wanted}
-    made_on = {r["data_digest"] for name, r in store.results().items() if name in names and r["data_digest"]}
-    if made_on - {data_digest}:
-        raise BadStore(
-            f"{store.label} holds runs of this study made on other data (digest {', '.join(sorted(made_on))}, "
-            f"now {data_digest}); give another --out"
-        )
+    results = store.results()
+    for run in wanted:
+        made_on = results[run.name]["data_digest"] if run.name in results else ""
+        if made_on and made_on != facts(run).digest:
+            raise BadStore(
+                f"{store.label} holds runs of this study made on other data (digest {made_on}, now "
+                f"{facts(run).digest}); give another --out"
+            )
 
 
 def _enter(store: Store, event: Event, surroundings: Surroundings) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from sparseflow.study.build import stacks
+from sparseflow.study.facts import FactsOf
 from sparseflow.study.finding import first_round
 from sparseflow.study.masked import MaskSpec
 from sparseflow.study.spec import InitSpec, RunSpec
+
+T = TypeVar("T")
 
 MOST_TOGETHER = 8
 """Runs in one stack: beyond, a step costs what its arithmetic costs."""
@@ -16,7 +20,7 @@ MOST_TOGETHER = 8
 Group = tuple[RunSpec, ...]
 
 
-def grouped(specs: Sequence[RunSpec], jobs: int, input_shape: tuple[int, ...], classes: int) -> list[Group]:
+def grouped(specs: Sequence[RunSpec], jobs: int, facts: FactsOf) -> list[Group]:
     """The runs in groups for `jobs` workers, in the order of their first members; results do not depend on it.
 
     The rounds of a lottery are one group, in their order, since each begins with what the one before it leaves.
@@ -32,12 +36,13 @@ def grouped(specs: Sequence[RunSpec], jobs: int, input_shape: tuple[int, ...], c
             continue
         key = shape_key(spec)
         if key not in qualifies:
-            qualifies[key] = stacks(spec, input_shape, classes)
+            data = facts(spec)
+            qualifies[key] = stacks(spec, data.input_shape, data.classes)
         alike.setdefault(key if qualifies[key] else spec.name, []).append(spec)
     most = MOST_TOGETHER
     while most > 1 and sum(-(-len(runs) // most) for runs in alike.values()) < jobs:
         most -= 1
-    together = [part for runs in alike.values() for part in _parts(runs, most)]
+    together = [part for runs in alike.values() for part in equal_parts(runs, most)]
     return [tuple(sorted(chain, key=_round)) for chain in chains.values()] + together
 
 
@@ -54,8 +59,8 @@ def shape_key(spec: RunSpec) -> str:
     return f"{sparse} {same.model_dump_json()}"
 
 
-def _parts(runs: list[RunSpec], most: int) -> list[Group]:
-    """Parts of at most `most`, as equal as can be."""
-    count = -(-len(runs) // most)
-    edges = [len(runs) * k // count for k in range(count + 1)]
-    return [tuple(runs[a:b]) for a, b in pairwise(edges)]
+def equal_parts(items: Sequence[T], most: int) -> list[tuple[T, ...]]:
+    """As few parts of at most `most` as there can be, as equal as can be; none of nothing."""
+    count = max(1, -(-len(items) // most))
+    edges = [len(items) * k // count for k in range(count + 1)]
+    return [tuple(items[a:b]) for a, b in pairwise(edges) if b > a]

@@ -34,15 +34,20 @@ def _problem(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
     where = ".".join(path) or "specification"
     if error["type"] == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{where}: no such field (known: {', '.join(known)}){guess}"
+        return no_such_field(where, path[-1], _fields_at(model, path[:-1]))
     if error["type"] in _WRITE_IT_AS:
         return f"{where}: write {_WRITE_IT_AS[error['type']]}, got {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     got = "" if isinstance(error["input"], dict | BaseModel) else f", got {error['input']!r}"
     return f"{where}: {message}" if error["type"] == "value_error" else f"{where}: {message}{got}"
+
+
+def no_such_field(where: str, name: str, known: Iterable[str]) -> str:
+    """The problem of a misspelt key, with the names that would have worked."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{where}: no such field (known: {', '.join(names)}){guess}"
 
 
 _WRITE_IT_AS = {
@@ -82,15 +87,42 @@ def assign(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
         except yaml.YAMLError:
             problems.append(f"--set {assignment!r}: {text!r} is not a YAML value")
             continue
-        place = result
-        for key in keys[:-1]:
-            inner = place.get(key)
-            place[key] = dict(inner) if isinstance(inner, Mapping) else {}
-            place = place[key]
-        place[keys[-1]] = value
+        _place(result, keys, value)
     if problems:
         raise BadSpec(problems)
     return result
+
+
+def _place(content: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set the value at a path; a key that is there already may have dots in it (an arm called `random-0.05`)."""
+    known = (n for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in content)
+    taken = next(known, 1)
+    key, rest = ".".join(keys[:taken]), keys[taken:]
+    if not rest:
+        content[key] = value
+        return
+    inner = content.get(key)
+    content[key] = dict(inner) if isinstance(inner, Mapping) else {}
+    _place(content[key], rest, value)
+
+
+def overlay(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with `changes` laid over it, mapping by mapping; what is no mapping is replaced."""
+    merged = dict(content)
+    for key, value in changes.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = overlay(below, value)
+        merged[key] = value
+    return merged
+
+
+def leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> value of everything that is no mapping in nested mappings."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -300,5 +301,10 @@ class RunSpec(Section):
     @property
     def name(self) -> str:
         """16 hex digits that name the run: SHA-256 of `changes` as canonical JSON."""
-        text = json.dumps(self.changes(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return content_hash(self.changes())[:16]
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256, in hex digits, of `content` as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -176,6 +176,17 @@ class Store:
                 values.append((step, float("nan") if value is None else value))
         return found
 
+    def epochs(self) -> dict[str, dict[int, float]]:
+        """Run -> optimiser step -> the same in epochs, for every step at which something was measured."""
+        m = _metrics
+        found: dict[str, dict[int, float]] = {}
+        with self._engine.connect() as db:
+            for run, step, epoch in db.execute(
+                sa.select(m.c.run, m.c.step, m.c.epoch).where(m.c.layer == "").distinct()
+            ):
+                found.setdefault(run, {})[step] = epoch
+        return found
+
     def _upsert(self, table: sa.Table, rows: list[dict[str, Any]]) -> None:
         if not rows:
             return

@@ -1,0 +1,164 @@
+"""The kinds of comparison: from a preset or file to what `sparseflow compare` carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from sparseflow.core import UnknownName
+from sparseflow.study import (
+    ArmsSpec,
+    Cell,
+    CompareSpec,
+    DataCache,
+    DataFacts,
+    Estimator,
+    FactsBook,
+    FactsOf,
+    RunSpec,
+    Sequel,
+    active_per_layer,
+    arms_of,
+    assign,
+    cells,
+    facts_of,
+    first_runs,
+    read_preset,
+    runs_of,
+    validate,
+    winners,
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A comparison that is ready to be carried out.
+
+    Attributes:
+        title, size: what it is called, and how large it is ("8 cells, 240 runs").
+        runs, sequel: those that wait for nothing, and those that follow from their results.
+        expected: every run that it will take, as far as one can tell before the first.
+        places: run name -> what a person knows it by.
+        study: (name, kind, specification) for the store.
+        overview: the table of a dry run, from an estimator that has timed the runs.
+    """
+
+    title: str
+    size: str
+    runs: Sequence[RunSpec]
+    expected: Sequence[RunSpec]
+    places: Mapping[str, str]
+    study: tuple[str, str, Mapping[str, Any]]
+    facts: FactsOf
+    notes: Sequence[str]
+    overview: Callable[[Estimator], Table]
+    sequel: Sequel | None = None
+
+
+def ask(name: str, sets: list[str], seeds: int | None, cache: DataCache) -> Asked:
+    """The comparison that a preset or file asks for, with `--set` and `--seeds` laid over it.
+
+    Raises:
+        UnknownName: for a kind of study that does not exist.
+        BadSpec: listing every mistake of the specification.
+    """
+    content = assign(read_preset(name), sets)
+    kind = content.pop("kind", "pairs")
+    if kind not in KINDS:
+        raise UnknownName("kind of study", str(kind), KINDS)
+    field, make = KINDS[kind]
+    return make(content if seeds is None else assign(content, [f"{field}={seeds}"]), cache)
+
+
+def pairs(content: Mapping[str, Any], cache: DataCache) -> Asked:
+    """Pairs of equal capacity."""
+    spec = validate(CompareSpec, content)
+    facts = facts_of(spec, cache)
+    table = cells(spec, facts)
+    runs = list(runs_of(table))
+    return Asked(
+        title=spec.title,
+        size=f"{len(table)} cells x {len(table[0].pairs)} pairs: {len(runs)} runs",
+        runs=runs,
+        expected=runs,
+        places={
+            run.name: f"{cell.optimizer} {cell.variant}, {member}"
+            for cell in table
+            for pair in cell.pairs
+            for member, run in pair.members()
+        },
+        study=(spec.study_name, "compare", {"spec": spec.changes(), "facts": asdict(facts)}),
+        facts=lambda run: facts,
+        notes=facts.notes,
+        overview=lambda estimator: _widths(table, facts, estimator),
+    )
+
+
+def _widths(table: list[Cell], facts: DataFacts, estimator: Estimator) -> Table:
+    widths = _overview("Active weights of every pair, layer by layer")
+    for column in ("dense width", "active weights per layer", "total", "sparse = dense", "step ms, sparse", "dense"):
+        widths.add_column(column, justify="right", no_wrap=column == "total")
+    seen = set()
+    for pair in sorted((pair for cell in table for pair in cell.pairs), key=lambda pair: pair.dense_width):
+        sparse, dense = _counts(pair.sparse, facts), _counts(pair.dense, facts)
+        if (pair.dense_width, sparse, dense) in seen:
+            continue
+        seen.add((pair.dense_width, sparse, dense))
+        same = "yes" if sparse == dense else f"NO, dense: {' + '.join(f'{n:,}' for n in dense)}"
+        times = [f"{estimator.step_ms(run):.2f}" for run in (pair.sparse, pair.dense)]
+        widths.add_row(str(pair.dense_width), " + ".join(f"{n:,}" for n in sparse), f"{sum(sparse):,}", same, *times)
+    return widths
+
+
+def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
+    """Named arms."""
+    spec = validate(ArmsSpec, content)
+    every = arms_of(spec)
+    book = FactsBook.of((point.spec for arm in every for point in arm.points), cache)
+    first = first_runs(spec, every)
+    # Which point will win is not known yet: the time of the first stands for it.
+    later = [arm.points[0].at(seed) for arm in every if arm.chosen for seed in spec.run_seeds]
+    choosing = len(spec.choice_seeds) * sum(len(arm.points) for arm in every if arm.chosen)
+    size = f"{len(every)} arms x {len(spec.run_seeds)} seeds"
+    size += f", {choosing} runs to choose by" if choosing else ""
+
+    def overview(estimator: Estimator) -> Table:
+        table = _overview("Arms")
+        for column in ("arm", "points", "active weights", "step ms"):
+            table.add_column(column, justify="left" if column == "arm" else "right")
+        for arm in every:
+            lead = arm.points[0].spec
+            step = f"{estimator.step_ms(lead):.2f}"
+            table.add_row(arm.name, str(len(arm.points)), f"{sum(_counts(lead, book(lead))):,}", step)
+        return table
+
+    return Asked(
+        title=spec.title,
+        size=f"{size}: {len(first) + len(later)} runs",
+        runs=first,
+        expected=[*first, *later],
+        places={point.at(seed).name: arm.name for arm in every for point in arm.points for seed in spec.run_seeds},
+        study=(spec.study_name, "arms", {"spec": spec.changes(), "facts": book.dump()}),
+        facts=book,
+        notes=list(dict.fromkeys(note for facts in book.different() for note in facts.notes)),
+        overview=overview,
+        sequel=winners(spec, every, book),
+    )
+
+
+KINDS: Mapping[str, tuple[str, Callable[[Mapping[str, Any], DataCache], Asked]]] = {
+    "pairs": ("compare.seeds", pairs),
+    "arms": ("seeds", arms),
+}
+"""Kind -> (where its number of seeds is, how it is asked). A file without a kind asks for pairs."""
+
+
+def _overview(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=None, pad_edge=False)
+
+
+def _counts(run: RunSpec, facts: DataFacts) -> tuple[int, ...]:
+    return tuple(active_per_layer(run, facts.input_shape, facts.classes).values())
