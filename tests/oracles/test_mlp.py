@@ -20,6 +20,8 @@ def apply(name: str, z: Tensor, p: dict[str, Tensor]) -> Tensor:
     """Each activation by its formula; p holds its parameters."""
     if name == "relu":
         return z.clamp(min=0)
+    if name == "relu6":
+        return z.clamp(min=0, max=6)
     if name == "prelu":
         return torch.where(z > 0, z, p["weight"] * z)
     if name == "elu":
