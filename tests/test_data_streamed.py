@@ -114,6 +114,13 @@ def test_a_whole_training_is_the_same_bit_for_bit(
     assert results[0].data_digest == results[1].data_digest
 
 
+def test_one_process_keeps_the_sizes_of_a_folder_apart(photos: Path) -> None:
+    cache = DataCache(Surroundings())
+    specs = [spec_for(photos, data={"image_size": size, "val_fraction": 0.0}) for size in (14, 9, 14)]
+    assert [cache.prepared(spec).input_shape for spec in specs] == [(3, 14, 14), (3, 9, 9), (3, 14, 14)]
+    assert cache.dataset(specs[0].data) is cache.dataset(specs[2].data)
+
+
 @pytest.mark.parametrize("parts", [0, 1, 2, 5])
 def test_every_part_is_announced_once_and_before_its_turn(
     streamed: Dataset, parts: int, monkeypatch: pytest.MonkeyPatch

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-_CHUNK = 4096  # rows widened at a time
+_CHUNK = 4096  # rows widened to float64 at a time
 
 
 def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,14 +18,19 @@ def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if x.ndim == 2:
         return _of_features(x)
-    sums = torch.stack([pixel_sums(rows).sum(0) for rows in torch.split(x, _CHUNK)]).sum(0)
-    return from_sums(sums, len(x) * x[0, 0].numel())
+    return from_sums(_sums(x.unbind(1)), len(x) * x[0, 0].numel())
 
 
 def pixel_sums(x_NCHW: Tensor) -> Tensor:
     """(N, C, 2) int64: the sum of each channel's values and of their squares, per uint8 image."""
-    values = x_NCHW.to(torch.int32).flatten(2)
-    return torch.stack([values.sum(2), (values * values).sum(2)], 2)
+    return _sums(x_NCHW.flatten(0, 1).unbind(0)).view(*x_NCHW.shape[:2], 2)
+
+
+def _sums(channels: Sequence[Tensor]) -> Tensor:
+    """(channels, 2) int64: the sum of each channel's uint8 values and of their squares, from its histogram."""
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in channels])
+    values = torch.arange(256)
+    return counts @ torch.stack([values, values * values], 1)
 
 
 def from_sums(sums_C2: Tensor, n: int) -> tuple[Tensor, Tensor]:
