@@ -20,7 +20,7 @@ from sparseflow.bench.layer import CONVS, layer_cases
 from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.networks import StepCase, make_step, resnet_masks, twin_width
 from sparseflow.bench.overhead import NAMES as OVERHEAD_NAMES
-from sparseflow.bench.overhead import OverheadCase, bench_overhead, make_overhead_step, resnet18
+from sparseflow.bench.overhead import ALONE, LOOPS, OverheadCase, bench_overhead, make_overhead_step, resnet18
 from sparseflow.bench.profile import operator_kind
 from sparseflow.bench.rivals import Missing, implementations, timed_call
 from sparseflow.bench.step import step_cases
@@ -437,7 +437,7 @@ def test_the_overhead_is_that_of_resnet18():
 
 def test_all_loops_of_the_overhead_start_alike_and_learn():
     losses = {}
-    for name in OVERHEAD_NAMES:
+    for name in LOOPS:
         step = make_overhead_step(name, replace(TINY_OVERHEAD, optimizer="adam"))
         losses[name] = [float(step()) for _ in range(8)]
         assert min(losses[name]) < losses[name][0]
@@ -445,6 +445,8 @@ def test_all_loops_of_the_overhead_start_alike_and_learn():
     assert len({found[0] for found in losses.values()}) == 1
     assert losses["Sparse"][1] != losses["without masks"][1]
     assert losses["Sparse"][1] == pytest.approx(losses["weight *= mask"][1], rel=1e-5)
+    alone = make_overhead_step(ALONE, replace(TINY_OVERHEAD, optimizer="adam"))
+    assert float(alone()) == float(alone()) == losses["Sparse"][0], "it takes no further step"
     with pytest.raises(BadValue, match="without masks"):
         make_overhead_step("masked", TINY_OVERHEAD)
 
@@ -476,7 +478,7 @@ def test_overhead_command(bench, monkeypatch):
     words = ("overhead", "--batch", "2,3", "--optimizer", "sgd", "--rounds", 2, "--no-memory")
     rows = json.loads(bench(*words, "--json")[0])
     assert [row["implementation"] for row in rows] == [*OVERHEAD_NAMES] * 2
-    assert [row["case"] for row in rows[::3]] == [
+    assert [row["case"] for row in rows[::4]] == [
         f"overhead, resnet18, density 0.1, batch {n}, sgd (fused), 1 thread" for n in (2, 3)
     ]
     assert "x without masks" in bench(*words)[0]

@@ -18,9 +18,14 @@ from sparseflow.masks import random_masks, uniform
 from sparseflow.train import Sparse, make_optimizer, resolve_implementation
 
 BATCHES = (32, 128)
-NAMES = ("without masks", "Sparse", "weight *= mask")
+LOOPS = ("without masks", "Sparse", "weight *= mask")
 """The same network and optimiser: without anything that keeps its zeros, with `Sparse`, and with the line that one
 would write after `optimizer.step()`, which leaves gradients and optimiser state as they are."""
+
+ALONE = "masking alone"
+"""What `Sparse` does in a step and nothing else: a hundredth of a step, which the noise of whole steps can hide."""
+
+NAMES = (*LOOPS, ALONE)
 
 TURN_MS = 100.0
 
@@ -84,7 +89,8 @@ def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
     """A closure that takes one optimisation step on a fixed random batch and returns the loss.
 
     Args:
-        name: one of `NAMES`. All start from the same weights, with zeros where the masks are off.
+        name: one of `LOOPS`, which start from the same weights, with zeros where the masks are off; or `ALONE`, whose
+            closure masks the gradients, weights and optimiser state that one step of "Sparse" left, and returns its loss.
 
     Raises:
         BadValue: for another name.
@@ -99,8 +105,7 @@ def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
     masked = [(model.get_parameter(weight), mask) for weight, mask in masks.items()]
     _multiply(masked)
     optimizer = make_optimizer(case.optimizer, model.parameters(), lr=1e-4)
-    if name == "Sparse":
-        Sparse(model, masks, optimizer)
+    sparse = Sparse(model, masks, optimizer) if name in ("Sparse", ALONE) else None
     x = torch.randn((case.batch, 3, case.side, case.side), generator=draw)
     y = torch.randint(10, (case.batch,), generator=draw)
 
@@ -113,7 +118,17 @@ def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
             _multiply(masked)
         return loss.detach()
 
-    return step
+    if name != ALONE:
+        return step
+    assert sparse is not None
+    loss = step()
+
+    def mask() -> Tensor:
+        sparse.mask_gradients()
+        sparse.enforce()
+        return loss
+
+    return mask
 
 
 @torch.no_grad()
