@@ -89,7 +89,7 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sparseflow.core.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(path, {"x": torch.zeros(3)})
     assert torch.equal(checkpoint.load(path)["x"], torch.ones(3))

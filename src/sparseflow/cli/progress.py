@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -125,6 +126,39 @@ class Show:
         passed = time.monotonic() - self._began
         left = passed / max(1, ended) * (self._total - self._known - ended)
         return f"{self._known + ended} of {self._total} runs, about {duration(left)} left; {self._best()}"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Inside, a function of (done, total) that draws a bar with an ETA, or prints a line now and then elsewhere.
+
+    On standard error, so that standard output holds the result alone.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    began = last = time.monotonic()
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    task = bar.add_task(what, total=None)
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        bar.update(task, completed=done, total=total)
+        now = time.monotonic()
+        if not console.is_terminal and now - last > LINE_SECONDS and done < total:
+            last = now
+            console.print(f"{what}: {done} of {total}, about {duration((now - began) / done * (total - done))} left")
+
+    with bar:
+        yield show
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from sparseflow.core import BadData, BadValue, Masks, replacing, state_digest, weight_shapes
@@ -39,15 +39,16 @@ def save(path: str | Path, masks: Masks, provenance: Provenance | None = None) -
         raise BadValue(f"the masks are not of {provenance.model}: {_first(wrong)}")
     stored = {name: mask.cpu().contiguous().clone() for name, mask in masks.items()}
     try:
-        content = {"provenance": provenance.to_json(), "order": list(stored), "digest": state_digest(stored)}
-        text = json.dumps(content)
+        beside = {"provenance": provenance.to_json(), "order": list(stored), "digest": state_digest(stored)}
+        text = json.dumps(beside)
     except TypeError as error:
         raise BadValue(f"the provenance cannot be written as JSON: {error}") from None
+    content = to_bytes(stored, {KEY: text})
     try:
         with replacing(path) as aside:
-            save_file(stored, aside, {KEY: text})
-    except (OSError, SafetensorError) as error:
-        raise BadValue(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+            aside.write_bytes(content)
+    except OSError as error:
+        raise BadValue(f"cannot write {path}: {error.strerror}") from None
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> tuple[dict[str, Tensor], Provenance]:

@@ -8,11 +8,24 @@ from sparseflow.core import BadStore
 from sparseflow.report import arms as _arms  # noqa: F401  (enters its report)
 from sparseflow.report import compare as _compare  # noqa: F401
 from sparseflow.report import training as _training  # noqa: F401
+from sparseflow.report.mask_layers import LAYER_HEADER, MaskSet, total_cells
+from sparseflow.report.masks import OVERLAP_HEADER, overlap_cells, write_mask_report
 from sparseflow.report.page import write_page
 from sparseflow.report.registry import Report, Study, reports
 from sparseflow.study import Store, now
 
-__all__ = ["Report", "Study", "reports", "write_report"]
+__all__ = [
+    "LAYER_HEADER",
+    "OVERLAP_HEADER",
+    "MaskSet",
+    "Report",
+    "Study",
+    "overlap_cells",
+    "reports",
+    "total_cells",
+    "write_mask_report",
+    "write_report",
+]
 
 
 def write_report(store: Store, folder: Path) -> Path:

@@ -68,7 +68,7 @@ def _fields_at(model: type[BaseModel], path: Iterable[str]) -> list[str]:
     return sorted(model.model_fields)
 
 
-def assign(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+def assign(content: Mapping[str, Any], assignments: Iterable[str], flag: str = "--set") -> dict[str, Any]:
     """`content` with each `a.b=value` applied; values are YAML (numbers, true, null, [1, 2], words).
 
     Raises:
@@ -76,16 +76,17 @@ def assign(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
     """
     result: dict[str, Any] = deepcopy(dict(content))
     problems = []
+    form = "section.field=value" if flag == "--set" else "name=value"
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            problems.append(f"--set {assignment!r}: write it as section.field=value")
+            problems.append(f"{flag} {assignment!r}: write it as {form}")
             continue
         try:
             value = _load_yaml(text)
         except yaml.YAMLError:
-            problems.append(f"--set {assignment!r}: {text!r} is not a YAML value")
+            problems.append(f"{flag} {assignment!r}: {text!r} is not a YAML value")
             continue
         _place(result, keys, value)
     if problems:

@@ -1,0 +1,169 @@
+"""Which network a command means: one of the catalog, set up as a run would be, or the user's own by import path."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseflow.cli.bench import numbers
+from sparseflow.cli.setup import surroundings_for
+from sparseflow.core import BadSpec, BadValue, Batch, global_stream, stream
+from sparseflow.data import Prepared, stratified
+from sparseflow.masks import read_state
+from sparseflow.models import models
+from sparseflow.study import DataCache, RunSpec, assign, build, validate
+
+PER_CLASS = 10
+"""Examples of each class that weights are scored on unless told otherwise, as GraSP's authors do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for; the seed and the fields of `sets` are those of a run's specification.
+
+    Attributes:
+        name: of the catalog, or package.module:factory.
+        input_shape: "3,32,32"; with `classes` in the place of `data`.
+    """
+
+    name: str
+    sets: Sequence[str] = ()
+    data: str = ""
+    data_root: str | None = None
+    input_shape: str = ""
+    classes: int | None = None
+    seed: int = 0
+    weights: Path | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and what is needed to find it again.
+
+    Attributes:
+        input_shape: of one example; None where nobody said.
+        data: what it can be scored on.
+    """
+
+    name: str
+    model: nn.Module
+    spec: RunSpec
+    input_shape: tuple[int, ...] | None = None
+    data: Prepared | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def network(request: Request) -> Network:
+    """The network that a request means: initial weights by the seed, as `train` draws those of a dense network.
+
+    Raises:
+        BadSpec, BadValue, UnknownName, BadData: for whatever of it does not fit together.
+    """
+    own = ":" in request.name
+    spec = _spec(request, own=own)
+    prepared = None
+    shape = tuple(numbers("--input-shape", request.input_shape, int)) or None
+    classes = request.classes
+    if request.data:
+        if shape or classes:
+            raise BadValue("--data says what the inputs and classes are; leave out --input-shape and --classes")
+        prepared = DataCache(surroundings_for(Path(), request.data_root, request.device, 0.0, keep=False)).prepared(
+            spec
+        )
+        shape, classes = prepared.input_shape, prepared.classes
+    recipe: dict[str, Any]
+    if own:
+        model, recipe = _imported(request.name, request.seed).to(request.device), {"import": request.name}
+    else:
+        if shape is None or classes is None:
+            raise BadValue(f"{request.name} needs to know its inputs: give --data NAME, or --input-shape and --classes")
+        model, recipe = build(spec, shape, classes, request.device).model, {"spec": spec.changes(), "classes": classes}
+    if request.weights is not None:
+        _load_weights(model, request.weights)
+        recipe["weights"] = str(request.weights)
+    if shape is not None:
+        recipe["input_shape"] = list(shape)
+    return Network(request.name, model, spec, shape, prepared, recipe)
+
+
+def rebuilt(recipe: Mapping[str, Any]) -> Network:
+    """The network of a recipe that `network` wrote, if it is one of the catalog: what a file names is not imported.
+
+    Raises:
+        BadValue: for a recipe of something else.
+        BadSpec: for one that this version does not understand.
+    """
+    if "spec" not in recipe or "input_shape" not in recipe or "classes" not in recipe:
+        named = f": give --model {recipe['import']}" if "import" in recipe else "; give --model"
+        raise BadValue(f"the file has no recipe of a model of the catalog{named}")
+    spec, shape = validate(RunSpec, recipe["spec"]), tuple(recipe["input_shape"])
+    return Network(spec.model.name, build(spec, shape, recipe["classes"]).model, spec, shape)
+
+
+def scoring_batches(found: Network, examples: int | None, batch_size: int) -> list[Batch]:
+    """Training examples, stratified and drawn by the run's seed, in batches of nearly equal size.
+
+    Raises:
+        BadValue: for a network without data, or more examples than there are.
+    """
+    data = found.data
+    if data is None:
+        raise BadValue("weights are scored on examples; give --data NAME (see `sparseflow list datasets`)")
+    count = min(PER_CLASS * data.classes, len(data.train)) if examples is None else examples
+    if not 1 <= count <= len(data.train):
+        raise BadValue(f"--examples must be in [1, {len(data.train):,}], the training examples, got {count:,}")
+    draw = stream(found.spec.seed, "score", "examples")
+    taken = stratified(data.train.y, count, draw)
+    shuffled = taken[torch.randperm(count, generator=draw)]
+    return [data.batch(data.train, part) for part in shuffled.tensor_split(-(-count // batch_size))]
+
+
+def _spec(request: Request, *, own: bool) -> RunSpec:
+    content: dict[str, Any] = {"seed": request.seed}
+    if request.data:
+        content["data"] = {"name": request.data}
+    if not own:
+        content["model"] = {"name": models.entry(request.name).name}
+    given = assign(content, request.sets)
+    if own and "model" in given:
+        raise BadSpec(["--set model...: is for models of the catalog; the factory makes yours"])
+    if "mask" in given:
+        raise BadSpec(["--set mask...: this command makes the mask; use --criterion, --density and --budget"])
+    return validate(RunSpec, given)
+
+
+def _imported(path: str, seed: int) -> nn.Module:
+    module, _, factory = path.partition(":")
+    sys.path.insert(0, os.getcwd())  # as python -m does, where people keep their models
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise BadValue(f"{path}: cannot import {module!r}: {error}") from None
+    finally:
+        sys.path.remove(os.getcwd())
+    make = getattr(found, factory, None)
+    if not callable(make):
+        named = ", ".join(n for n, v in vars(found).items() if callable(v) and not n.startswith("_")) or "none"
+        raise BadValue(f"{path}: {module!r} has no function or class {factory!r} (it has: {named})")
+    with global_stream(seed, "init"):
+        model = make() if not isinstance(make, nn.Module) else make
+    if not isinstance(model, nn.Module):
+        raise BadValue(f"{path}() must return a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(read_state(path))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise BadValue(f"--weights {path}: not of this model: {' '.join(lines[1:3])}") from None
