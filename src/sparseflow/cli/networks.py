@@ -82,7 +82,7 @@ def network(request: Request) -> Network:
         shape, classes = prepared.input_shape, prepared.classes
     recipe: dict[str, Any]
     if own:
-        model, recipe = _imported(request.name, request.seed).to(request.device), {"import": request.name}
+        model, recipe = _imported(request.name, spec.seed).to(request.device), {"import": request.name}
     else:
         if shape is None or classes is None:
             raise BadValue(f"{request.name} needs to know its inputs: give --data NAME, or --input-shape and --classes")
@@ -152,7 +152,7 @@ def _imported(path: str, seed: int) -> nn.Module:
         sys.path.remove(os.getcwd())
     make = getattr(found, factory, None)
     if not callable(make):
-        named = ", ".join(n for n, v in vars(found).items() if callable(v) and not n.startswith("_")) or "none"
+        named = ", ".join(sorted(n for n, v in vars(found).items() if callable(v) and n[0] != "_")) or "none"
         raise BadValue(f"{path}: {module!r} has no function or class {factory!r} (it has: {named})")
     with global_stream(seed, "init"):
         model = make() if not isinstance(make, nn.Module) else make
