@@ -222,12 +222,11 @@ def test_only_the_centre_of_a_kernel_meets_a_single_pixel():
 
 
 def test_depth_neither_overflows_nor_underflows():
-    model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(150)))
-    dense = effective(model, {}, (64,))
-    assert dense.effective_density == 1.0
-    ring = torch.roll(torch.eye(64, dtype=torch.bool), 1, 0)
-    thin = effective(model, {f"{k}.weight": ring for k in range(150)}, (64,))
-    assert all(layer.effective == 64 for layer in thin.layers)
+    """100^160 paths from each unit: more than a double holds, and 0 times infinity is no number."""
+    model = nn.Sequential(*(nn.Linear(100, 100, bias=False) for _ in range(162)))
+    ring = torch.roll(torch.eye(100, dtype=torch.bool), 1, 0)
+    paths = effective(model, {f"{k}.weight": ring for k in (0, 1, 161)}, (100,))
+    assert [layer.effective for layer in paths.layers] == [100, 100, *[10_000] * 159, 100]
 
 
 def test_a_layer_without_weights_collapses_all_that_depends_on_it():
