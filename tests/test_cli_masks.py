@@ -91,7 +91,7 @@ def test_a_model_of_ones_own(sparseflow, tmp_path, monkeypatch):
     assert (made.model, made.budget, made.density) == ("my_nets:small", "vector", [0.25, 0.5])
     assert [int(mask.sum()) for mask in masks.values()] == [144, 18]
     assert "give --model my_nets:small" in sparseflow("masks", "m.safetensors")
-    assert "dead units" in sparseflow("masks", "m.safetensors", "--model", "my_nets:small", "--input-shape", "64")
+    assert "unreachable" in sparseflow("masks", "m.safetensors", "--model", "my_nets:small", "--input-shape", "64")
     sys.modules.pop("my_nets")
     weights = {name: value * 0 + 1 for name, value in made_by_hand(tmp_path).items()}
     weights["0.weight"][0] = 5

@@ -35,3 +35,14 @@ def test_compact_as_the_readme_says():
     model, done, left = compact(model, masks.random_masks(shapes, masks.uniform(shapes, 0.05), seed=0))
     assert done == ("0.weight", "2.weight")
     assert left == {}
+
+
+def test_the_masks_page_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / "masks.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 3))
+    batches = [(torch.randn(16, 20, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3)]
+    names = {"model": model, "batches": batches, "loss_fn": nn.CrossEntropyLoss()}
+    exec(code, names)
+    assert names["provenance"].criterion == "snip"
+    assert sum(int(mask.sum()) for mask in names["m"].values()) == 46

@@ -19,6 +19,8 @@ from sparseflow.report.mask_layers import LayerRow, MaskSet
 NAMED = 32
 """Up to so many layers have a line of their own with a name; more stand side by side with numbers."""
 
+NUMBERS = "layer (numbers of the table below)"
+
 ACTIVE, EFFECTIVE, DENSE, COLLAPSED, CHANCE = "#A9CCE3", COLOURS[0], "#C9C9C9", COLOURS[1], "#000000"
 
 
@@ -84,7 +86,7 @@ def overlap_figure(layers: dict[str, Overlap], first: str, second: str, folder: 
         if len(layers) <= NAMED:
             axis.set(xlim=(0, min(1.0, top)), xlabel=label)
         else:
-            axis.set(ylim=(0, min(1.0, top)), ylabel=label, xlabel="layer")
+            axis.set(ylim=(0, min(1.0, top)), ylabel=label, xlabel=NUMBERS)
         handles = [
             Patch(color=COLOURS[0], label="overlap"),
             Line2D([], [], color=CHANCE, label="random masks of the same numbers, mean ± 2 sd"),
@@ -133,7 +135,7 @@ def _scale(axis: Any, count: int, label: str, start: float) -> None:
     if count <= NAMED:
         axis.set(xscale="log", xlim=(start, 1.0), xlabel=label)
     else:
-        axis.set(yscale="log", ylim=(start, 1.0), ylabel="density", xlabel="layer (numbers of the table below)")
+        axis.set(yscale="log", ylim=(start, 1.0), ylabel="density", xlabel=NUMBERS)
 
 
 def _numbers(row: LayerRow) -> list[object]:

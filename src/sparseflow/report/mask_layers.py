@@ -94,14 +94,14 @@ class LayerRow:
             f"{self.active:,}",
             f"{self.density:.4g}",
             *_effective_cells(self.effective, self.effective_density),
-            _part(self.dead, self.units),
-            _part(self.unreachable, self.units),
+            "–" if self.dead is None else f"{self.dead:,} of {self.units:,}",
+            "–" if self.unreachable is None else f"{self.unreachable:,}",
             self.remark,
         ]
 
 
 LAYER_HEADER = (
-    "shape", "weights", "active", "density", "effective", "eff. density", "dead units", "unreachable", "remark",
+    "shape", "weights", "active", "density", "effective", "eff. density", "dead", "unreachable", "remark",
 )  # fmt: skip
 
 
@@ -128,7 +128,3 @@ def total_cells(rows: Sequence[LayerRow]) -> list[str]:
 
 def _effective_cells(effective: int | None, density: float | None) -> list[str]:
     return ["–" if effective is None else f"{effective:,}", "–" if density is None else f"{density:.4g}"]
-
-
-def _part(count: int | None, units: int | None) -> str:
-    return "–" if count is None else f"{count:,} of {units:,}"

@@ -78,23 +78,14 @@ def _layer_blocks(masks: MaskSet, figures: Path, name: str) -> list[Block]:
     if masks.paths is None:
         blocks.append(Text(f"Which weights lie on paths is not known: {masks.why_no_paths}."))
     blocks.append(Text(_totals(masks)))
-    table = [[str(k), row.label, *row.cells()] for k, row in enumerate(rows, start=1)]
+    table = [[row.label, *row.cells()] for row in rows]
     total = [Value(cell, strong=True) for cell in total_cells(rows)]
     caption = (
-        "Effective weights lie on a path from an input to an output; dead units are reached by no input, unreachable "
-        "ones are and lead to no output; a layer is collapsed when nothing passes it."
+        "Effective weights lie on a path from an input to an output; dead units, of all of the layer, are reached by no "
+        "input, unreachable ones are and lead to no output; a layer is collapsed when nothing passes it."
     )
-    title = f"Layers of {masks.label}"
-    blocks.append(
-        Table(
-            title,
-            caption,
-            ("", "layer", *LAYER_HEADER),
-            [*table, ["", "total", *total]],
-            labels=2,
-            folded=len(rows) > NAMED,
-        )
-    )
+    lines: list[Sequence[Value | str]] = [*table, ["total", *total]]
+    blocks.append(_by_layer(f"Layers of {masks.label}", caption, LAYER_HEADER, lines))
     return blocks
 
 
@@ -114,7 +105,7 @@ def _totals(masks: MaskSet) -> str:
 def _overlap_blocks(first: MaskSet, second: MaskSet, figures: Path) -> list[Block]:
     layers = overlap(first.masks, second.masks)
     everything = total_overlap(layers)
-    rows: list[Sequence[Value | str]] = [[n.removesuffix(".weight"), *overlap_cells(p)] for n, p in layers.items()]
+    rows: list[list[Value | str]] = [[n.removesuffix(".weight"), *overlap_cells(p)] for n, p in layers.items()]
     rows.append(["total", *(Value(cell, strong=True) for cell in overlap_cells(everything))])
     caption = (
         f"First: {first.label}, second: {second.label}. By chance: mean ± standard deviation of the overlap of "
@@ -122,7 +113,20 @@ def _overlap_blocks(first: MaskSet, second: MaskSet, figures: Path) -> list[Bloc
         "how many of the latter the overlap lies above it."
     )
     figure = overlap_figure(layers, first.label, second.label, figures)
-    return [figure, Table("Overlap of the two masks", caption, ("layer", *OVERLAP_HEADER), rows)]
+    words = (
+        f"{everything.both:,} of the {everything.first:,} active weights of {first.label} "
+        f"({100 * everything.share_of_first:.1f} %) are active in {second.label}; random masks share "
+        f"{everything.expected:,.1f} ± {everything.deviation:,.1f}."
+    )
+    return [figure, Text(words), _by_layer("Overlap of the two masks", caption, OVERLAP_HEADER, rows)]
+
+
+def _by_layer(title: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Value | str]]) -> Table:
+    """A row for each layer and a last one for all; of many layers numbered, as the charts are, and folded."""
+    if len(rows) - 1 <= NAMED:
+        return Table(title, caption, ("layer", *header), rows)
+    numbered = [[str(k) if k < len(rows) else "", *row] for k, row in enumerate(rows, start=1)]
+    return Table(title, caption, ("", "layer", *header), numbered, labels=2, folded=True)
 
 
 def _provenance(masks: MaskSet) -> list[Block]:
