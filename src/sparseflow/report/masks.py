@@ -81,7 +81,7 @@ def _layer_blocks(masks: MaskSet, figures: Path, name: str) -> list[Block]:
     table = [[row.label, *row.cells()] for row in rows]
     total = [Value(cell, strong=True) for cell in total_cells(rows)]
     caption = (
-        "Effective weights lie on a path from an input to an output; dead units, of all of the layer, are reached by no "
+        "Effective weights lie on a path from an input to an output; dead units (of all) are reached by no "
         "input, unreachable ones are and lead to no output; a layer is collapsed when nothing passes it."
     )
     lines: list[Sequence[Value | str]] = [*table, ["total", *total]]
