@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparseflow.autodiff.gradients import over_examples, scalar_loss
-from sparseflow.core import Batch, Loss, tapped_weights
+from sparseflow.core import Batch, Loss, SparseflowError, stand_ins, tapped_weights
 
 
 def hessian_product(model: nn.Module, loss: Loss, batch: Batch, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -23,10 +24,15 @@ def hessian_product(model: nn.Module, loss: Loss, batch: Batch, vector: Mapping[
         name -> tensor of the weight's dense shape; zeros where the gradient does not depend on the weight.
 
     Raises:
-        SparseflowError: if the loss is not a scalar, or a named weight is frozen.
+        SparseflowError: if the loss is not a scalar, or a named weight is frozen or a compact layer's, which gives
+            first derivatives alone.
     """
     names = list(vector)
-    with torch.enable_grad(), tapped_weights(model, names) as leaves:
+    layers = stand_ins(model)
+    if compact := [name for name in names if name in layers]:
+        raise SparseflowError(f"{', '.join(compact)} is compact and gives no second derivatives; expand() it first")
+    # Attention's fused kernels have a first derivative only.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), tapped_weights(model, names) as leaves:
         slopes = torch.autograd.grad(
             scalar_loss(model, loss, batch, leaves), list(leaves.values()), create_graph=True, materialize_grads=True
         )
