@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from sparseflow.masks.select import Scores
 def synflow(
     at: Snapshot, *, input_shape: Sequence[int] | None = None, dtype: Literal["float64", "float32"] = "float64"
 ) -> Scores:
-    """theta * dR/dtheta for R = the sum of outputs of the network of absolute weights on an input of ones.
+    """|theta * dR/dtheta| for R = the sum of outputs of the network of absolute weights on an input of ones.
 
     Data-free. In a chain without biases the scores of every layer sum to R (the paper's theorem 1), so that no layer
     is emptied before the others, given enough rounds.
@@ -48,21 +48,30 @@ def synflow(
         ones = torch.ones((1, *shape), dtype=kind, device=parameters[0].device)
         flow = output_sum(at.model(ones))
         slopes = torch.autograd.grad(flow, parameters, materialize_grads=True)
-    scores = {name: weight * g for (name, weight), g in zip(at.weights.items(), slopes, strict=True)}
+    # A slope can be negative behind a normalisation: a larger weight then shifts the other units down.
+    scores = {name: (weight * g).abs() for (name, weight), g in zip(at.weights.items(), slopes, strict=True)}
+    _check_finite(scores, at.weights, dtype)
+    return scores
+
+
+def _check_finite(scores: Scores, weights: Mapping[str, Tensor], dtype: str) -> None:
+    for name, weight in weights.items():
+        if torch.isnan(weight).any():
+            raise BadValue(f"the weights of {name} are NaN")
     for name, score in scores.items():
         if not torch.isfinite(score).all():
-            raise BadValue(f"the flow through {name} overflows {dtype}; float64, the default, reaches further")
-    return scores
+            further = "; float64, the default, reaches further" if dtype == "float32" else "; use smaller weights"
+            raise BadValue(f"the flow through {name} overflows {dtype}{further}")
 
 
 def _example_shape(at: Snapshot) -> tuple[int, ...]:
     try:
-        inputs, _ = next(iter(at.batches))
+        first = next(iter(at.batches), None)
     except BadValue:
-        raise BadValue(
-            "synflow needs the shape of an input; give input_shape=(channels, height, width) or batches"
-        ) from None
-    return tuple(inputs.shape[1:])
+        first = None
+    if first is None:
+        raise BadValue("synflow needs the shape of an input; give input_shape=(channels, height, width) or batches")
+    return tuple(first[0].shape[1:])
 
 
 def _make_absolute(model: nn.Module, dtype: torch.dtype) -> None:
