@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import BadValue, Batch, Loss, Masks, Shapes, check_positive, global_stream
+from sparseflow.core import BadValue, Batch, Loss, Masks, Shapes, check_positive, global_stream, stream_seed
 from sparseflow.masks.budget import Density, Empty, budgets, count, without
 from sparseflow.masks.criteria import Snapshot, criteria
 from sparseflow.masks.criteria.snapshot import Criterion
@@ -82,18 +82,22 @@ def prune(
     own, of_budget = _split_options(score, name, options)
     final = count(name, shapes, density, kept, empty=empty, **of_budget)
     rounds = check_positive("rounds", facts["rounds"] if rounds is None else rounds)
-    if batches is not None and iter(batches) is batches:
-        batches = list(batches)  # every round goes through them again
+    training = _is_training(mode or facts["mode"])
     with _no_trace(seed):
-        if batches is not None and samples_per_class is not None:
+        if isinstance(batches, Iterator):
+            batches = list(batches)  # every round goes through them again
+        if samples_per_class is not None:
+            if batches is None:
+                raise BadValue("samples_per_class takes them from batches; give batches=[(inputs, targets), ...]")
             batches = [balanced(batches, samples_per_class)]
-        work = _copy(model, weights, training=(mode or facts["mode"]) == "train")
+        work = _copy(model, weights, training=training)
         prepared: list[object] = []
         masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
         for done in range(1, rounds + 1):
             scores = score(Snapshot(work, list(shapes), masks, loss, batches, prepared), **own)
             goal = without(exponential(final, shapes, done, rounds), shapes, kept)
-            masks |= select(_ranked(scores, shapes, kept), goal, seed, within=masks, empty=empty)
+            ties = seed if done == 1 else stream_seed(seed, "round", done)  # one stream would favour some places
+            masks |= select(_ranked(scores, shapes, kept), goal, ties, within=masks, empty=empty)
             _clear(work, masks)
             progress(done, rounds)
     return masks
@@ -116,6 +120,12 @@ def check_options(criterion: str, budget: str, options: Mapping[str, Any]) -> No
         BadValue: with the options that they have.
     """
     _split_options(criteria[criterion], budget, options)
+
+
+def _is_training(mode: str) -> bool:
+    if mode not in ("train", "eval"):
+        raise BadValue(f"mode must be train or eval, got {mode!r}")
+    return mode == "train"
 
 
 def _split_options(score: Criterion, budget: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
