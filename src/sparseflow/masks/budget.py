@@ -7,7 +7,7 @@ the scores then share by rank.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sparseflow.core import BadValue, Catalog, Shapes, UnknownName, check_fraction
 from sparseflow.masks.apportion import round_half_up, share
@@ -34,7 +34,7 @@ def uniform(shapes: Shapes, density: float, dense: Collection[str] = (), least: 
     Raises:
         BadValue: unless density is in (0, 1].
     """
-    check_fraction("density", density)
+    check_one(density)
     return {n: s.numel() if n in dense else round_half_up(density, s.numel(), least) for n, s in shapes.items()}
 
 
@@ -126,8 +126,10 @@ def count(
 
     Raises:
         UnknownName: for a budget that is not in the catalog.
-        BadValue: for a density outside (0, 1], or one that leaves a layer empty where that is an error.
+        BadValue: for a density outside (0, 1], one that leaves a layer empty where that is an error, several where
+            the budget takes one.
     """
+    check_empty(empty)
     found = budgets[budget](shapes, density, dense, 1 if empty == "one" else 0, **options)
     if empty == "error" and isinstance(found, Mapping) and (hollow := [n for n, k in found.items() if not k]):
         raise BadValue(
@@ -157,5 +159,18 @@ def total(shapes: Shapes, density: float) -> int:
     Raises:
         BadValue: unless density is in (0, 1].
     """
-    check_fraction("density", density)
+    check_one(density)
     return round_half_up(density, sum(shape.numel() for shape in shapes.values()))
+
+
+def check_one(density: Density) -> None:
+    """Raise BadValue unless the density is one number in (0, 1]."""
+    if not isinstance(density, float | int):
+        raise BadValue(f"this budget takes one density, got {density!r}; 'vector' takes one for each layer")
+    check_fraction("density", density)
+
+
+def check_empty(empty: str) -> None:
+    """Raise BadValue for a rule about empty layers that there is not."""
+    if empty not in get_args(Empty):
+        raise BadValue(f"empty must be one, error or allow, got {empty!r}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseflow.core import BadValue, Masks, Shapes, stream
-from sparseflow.masks.budget import Budget, Empty
+from sparseflow.masks.budget import Budget, Empty, check_empty
 
 Scores = Mapping[str, Tensor]
 """Weight name -> a score for every weight, of the weight's shape; larger is kept."""
@@ -68,8 +68,7 @@ def select(
         BadValue: for NaN scores (names the layer), more weights to choose than there are, a budget or masks of other
             layers than the scores, a layer left empty where `empty` is "error".
     """
-    if not scores:
-        return {}  # every layer stays dense
+    check_empty(empty)
     if isinstance(budget, Mapping) and (strange := [name for name in budget if name not in scores]):
         raise BadValue(f"no scores of {', '.join(map(repr, strange))} (there are: {', '.join(scores)})")
     if within is not None:
@@ -117,6 +116,8 @@ def _of_each(scores: Scores, counts: Mapping[str, int], seed: int, within: Masks
 
 
 def _of_all(scores: Scores, count: int, seed: int, within: Masks | None) -> dict[str, Tensor]:
+    if not scores and not count:
+        return {}
     flat = torch.cat([score.flatten() for score in scores.values()])
     eligible = None if within is None else torch.cat([within[name].flatten().to(flat.device) for name in scores])
     parts = best(flat, count, stream(seed, "mask"), among=eligible).split([score.numel() for score in scores.values()])
