@@ -19,6 +19,7 @@
 #include "border.h"
 #include "pattern.h"
 #include "conv_plan.h"
+#include "conv_work.h"
 
 typedef struct {
     const void *values, *source, *other, *bias;

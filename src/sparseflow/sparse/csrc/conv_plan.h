@@ -18,6 +18,8 @@ enum {
     STRIP_LINES = 8,       /* what a strip should have for its kernel to be worth its start */
     SOURCE_BYTES = 960 << 10, /* of packed source: most of a second-level cache */
     FEW_BYTES = 96 << 10,  /* what a strip of the widest tile may read for its channels to count as few */
+    USES = 20,             /* of a source position, up to which reading it where it lies is faster than packing it */
+    SMALL_REACH = 2,       /* of the kernels whose borders make few enough classes for that */
     DOTS = 256,            /* dot products in progress: half a nearest cache */
 };
 
@@ -66,6 +68,18 @@ static size_t shift_of(const Axis *axis, size_t tap)
 
 static size_t phase_of(const Axis *axis, size_t tap) { return tap % axis->in_step; }
 
+/* Output positions [first, end) along an axis whose steps are 1, all of whose taps of shifts [low, high) fall on the
+ * source and whose others fall beside it. */
+typedef struct {
+    size_t first, end, low, high;
+    size_t from; /* where the first one's first such tap reads */
+} Zone;
+
+typedef struct {
+    size_t n;
+    Zone at[2 * SMALL_REACH + 3];
+} Zones;
+
 /* The packed source is [row][channel][phase][column][sample of the tile]. Along the columns a phase holds every
  * in_step-th of the padded source, so that neighbouring outputs read neighbouring columns at any stride; rows come in
  * their own order. */
@@ -80,10 +94,15 @@ typedef struct {
     size_t phase, channel, row;      /* strides of the packed source, in elements */
     size_t source_rows;              /* of the packed source */
     size_t lines;                    /* of an output row in a segment, all classes together, at most */
-    size_t classes, cells;
+    int in_place;                    /* the source is read where it lies, not packed */
+    Zones row_zones, col_zones;      /* then: the classes of output rows and columns */
+    size_t row_classes, col_classes; /* output rows and columns to which the same taps apply */
+    size_t classes, cells;           /* classes: of both together */
+    size_t entries;                  /* weights, each counted once for each class it applies to */
+    size_t group;                    /* of entries whose dot products are in progress at once */
     uint32_t *starts;                /* of the weights of [block][output channel][class]; cells + 1 */
-    uint32_t *offsets;               /* of each weight: where it reads, from its position's place on */
-    int32_t *order;                  /* of each weight: its index among the values */
+    uint32_t *offsets;               /* of each entry: where it reads, from where its position begins to read */
+    int32_t *order;                  /* of each entry: its weight's index among the values */
 } Plan;
 
 /* Packed rows that the output rows [y, end) read, the first and one past the last. */
@@ -126,12 +145,76 @@ static void choose_strides(Plan *plan)
     plan->channel = plan->phase * plan->cols.in_step;
 }
 
+static Zones make_zones(const Axis *axis)
+{
+    Zones zones = {0};
+    for (size_t o = 0; o < axis->out; o++) {
+        const size_t at = place(axis, o), low = axis->pad > at ? axis->pad - at : 0;
+        const size_t past = axis->pad + axis->in > at ? axis->pad + axis->in - at : 0;
+        Zone zone = {o, o + 1, low, smaller(past, axis->reach + 1), at + low - axis->pad};
+        if (zone.low >= zone.high)
+            zone.low = zone.high = zone.from = 0; /* all taps fall beside it */
+        Zone *last = zones.at + zones.n - 1;
+        if (zones.n && last->low == zone.low && last->high == zone.high)
+            last->end++;
+        else
+            zones.at[zones.n++] = zone;
+    }
+    return zones;
+}
+
+static const Zone *zone_of(const Zones *zones, size_t out)
+{
+    const Zone *zone = zones->at;
+    while (out >= zone->end)
+        zone++;
+    return zone;
+}
+
+static int in_zone(const Zone *zone, size_t shift) { return zone->low <= shift && shift < zone->high; }
+
+/* Few weights on a source position do not repay packing it. Where it lies, a row of columns and samples is one stretch
+ * of memory, in which a tap is a fixed step; at the borders fewer taps apply, which makes them classes of their own. */
+static int can_stay(const Plan *plan)
+{
+    const Axis *rows = &plan->rows, *cols = &plan->cols;
+    const size_t n = (size_t)plan->side->starts[plan->side->n_out], lane = LINE / plan->itemsize;
+    return rows->in_step == 1 && rows->out_step == 1 && cols->in_step == 1 && cols->out_step == 1 &&
+           rows->reach <= SMALL_REACH && cols->reach <= SMALL_REACH && plan->batch % lane == 0 &&
+           n <= USES * plan->side->n_in && plan->side->n_in * rows->in * cols->in * plan->batch <= UINT32_MAX;
+}
+
+/* Bands of several rows repay adding up the dot products; without these, single rows share the work out evenly. */
+static void stay(Plan *plan)
+{
+    const Axis *rows = &plan->rows, *cols = &plan->cols;
+    plan->in_place = 1;
+    plan->row_zones = make_zones(rows);
+    plan->col_zones = make_zones(cols);
+    plan->row_classes = plan->row_zones.n;
+    plan->col_classes = plan->col_zones.n;
+    plan->width = plan->batch;
+    plan->tiles = plan->blocks = plan->segments = 1;
+    plan->segment = plan->places;
+    plan->block = plan->side->n_in;
+    plan->channel = rows->in * cols->in * plan->batch;
+    plan->band = smaller(rows->backward ? 8 : 1, rows->out);
+    plan->bands = ceil_div(rows->out, plan->band);
+    plan->lines = cols->out * plan->batch * plan->itemsize / LINE;
+}
+
 /* Cuts the columns, then the channels, until the source of a few rows fits the cache; or takes more rows. A band of
  * several rows repays adding up the dot products at its end. Returns -1 if offsets would not fit their type. */
 static int choose_cuts(Plan *plan)
 {
     const size_t least = plan->rows.backward ? 4 : 1;
     plan->places = place(&plan->cols, plan->cols.out - 1) - place(&plan->cols, 0) + 1;
+    if (can_stay(plan)) {
+        stay(plan);
+        return 0;
+    }
+    plan->row_classes = plan->rows.out_step;
+    plan->col_classes = plan->cols.out_step;
     choose_width(plan);
     const size_t strip = ceil_div(STRIP_LINES * LINE, plan->width * plan->itemsize);
     const size_t n_in = plan->side->n_in;
@@ -156,162 +239,79 @@ static int choose_cuts(Plan *plan)
     return plan->source_rows * plan->row > UINT32_MAX ? -1 : 0;
 }
 
-static size_t cell_of(const Plan *plan, size_t out, size_t weight, size_t kw)
+/* The classes that a tap applies to; returns their number. */
+static size_t classes_of_tap(const Plan *plan, size_t ky, size_t kx, size_t *classes)
 {
-    const Side *side = plan->side;
-    const size_t ky = (size_t)side->taps[weight] / kw, kx = (size_t)side->taps[weight] % kw;
-    const size_t class = ky % plan->rows.out_step * plan->cols.out_step + kx % plan->cols.out_step;
-    return ((size_t)side->channels[weight] / plan->block * side->n_out + out) * plan->classes + class;
+    if (!plan->in_place) {
+        classes[0] = ky % plan->row_classes * plan->col_classes + kx % plan->col_classes;
+        return 1;
+    }
+    size_t n = 0;
+    for (size_t class = 0; class < plan->classes; class++)
+        if (in_zone(plan->row_zones.at + class / plan->col_classes, shift_of(&plan->rows, ky)) &&
+            in_zone(plan->col_zones.at + class % plan->col_classes, shift_of(&plan->cols, kx)))
+            classes[n++] = class;
+    return n;
 }
 
-/* Sorts the weights by cell, keeping their order within one. */
-static int list_weights(Plan *plan, size_t kh, size_t kw)
+/* Where a tap reads, from where the outputs of a class begin to read. */
+static size_t offset_of_tap(const Plan *plan, size_t class, size_t ky, size_t kx)
+{
+    const Axis *rows = &plan->rows, *cols = &plan->cols;
+    const size_t row = shift_of(rows, ky), col = shift_of(cols, kx);
+    if (plan->in_place)
+        return ((row - plan->row_zones.at[class / plan->col_classes].low) * cols->in + col -
+                plan->col_zones.at[class % plan->col_classes].low) * plan->batch;
+    return (row * rows->in_step + phase_of(rows, ky)) * plan->row + phase_of(cols, kx) * plan->phase +
+           col * plan->width;
+}
+
+/* The next entry of each cell moves on, once for each weight and class that it applies to; `list` writes entries. */
+static void count_entries(Plan *plan, size_t kw, const size_t *n_classes, const size_t *classes, size_t most,
+                          uint32_t *next, int list)
 {
     const Side *side = plan->side;
-    const size_t n = (size_t)side->starts[side->n_out];
-    size_t *tap = malloc(kh * kw * sizeof *tap);
-    plan->classes = plan->rows.out_step * plan->cols.out_step;
-    plan->cells = plan->blocks * side->n_out * plan->classes;
-    plan->starts = calloc(plan->cells + 2, sizeof *plan->starts);
-    plan->offsets = malloc((n + 1) * sizeof *plan->offsets);
-    plan->order = malloc((n + 1) * sizeof *plan->order);
-    if (!tap || !plan->starts || !plan->offsets || !plan->order) {
-        free(tap);
-        return -1;
-    }
-    for (size_t t = 0; t < kh * kw; t++) {
-        const size_t ky = t / kw, kx = t % kw;
-        tap[t] = (shift_of(&plan->rows, ky) * plan->rows.in_step + phase_of(&plan->rows, ky)) * plan->row +
-                 phase_of(&plan->cols, kx) * plan->phase + shift_of(&plan->cols, kx) * plan->width;
-    }
-    uint32_t *ends = plan->starts + 1; /* the starts, until each has moved on to the next */
-    for (size_t c = 0; c < side->n_out; c++)
-        for (size_t k = (size_t)side->starts[c]; k < (size_t)side->starts[c + 1]; k++)
-            ends[cell_of(plan, c, k, kw) + 1]++;
-    for (size_t i = 0; i < plan->cells; i++)
-        ends[i + 1] += ends[i];
     for (size_t c = 0; c < side->n_out; c++)
         for (size_t k = (size_t)side->starts[c]; k < (size_t)side->starts[c + 1]; k++) {
-            const size_t at = ends[cell_of(plan, c, k, kw)]++;
-            const size_t channel = (size_t)side->channels[k] % plan->block;
-            plan->offsets[at] = (uint32_t)(channel * plan->channel + tap[side->taps[k]]);
-            plan->order[at] = side->order[k];
+            const size_t tap = (size_t)side->taps[k], channel = (size_t)side->channels[k];
+            uint32_t *of_channel = next + (channel / plan->block * side->n_out + c) * plan->classes;
+            for (size_t i = 0; i < n_classes[tap]; i++) {
+                const size_t class = classes[tap * most + i], at = of_channel[class]++;
+                if (!list)
+                    continue;
+                plan->offsets[at] = (uint32_t)(channel % plan->block * plan->channel +
+                                               offset_of_tap(plan, class, tap / kw, tap % kw));
+                plan->order[at] = side->order[k];
+            }
         }
-    free(tap);
-    return 0;
 }
 
-/* ---- while a call runs ------------------------------------------------------------------------------------------ */
-
-/* The columns of one class in the segment at hand. */
-typedef struct {
-    size_t first, count; /* output columns first, first + out_step, .. */
-    size_t start;        /* the first one's place, within the segment */
-    size_t line, lines;  /* of the row's lines */
-} Run;
-
-typedef struct {
-    void *source, *values, *dots;
-    void *out, *other;        /* [channel][row][line], where the strips cannot work on the tensors themselves */
-    Run *runs;                /* of each class of columns */
-    size_t *lead, *columns;   /* of each phase: columns of zeros, then columns of the source */
-    size_t *at, *own_at;      /* of each line of a row: in the tensor, in out and other */
-    const size_t *other_at, *out_at;
-    size_t first, end;        /* output channels */
-    size_t sample, samples;   /* of the tile */
-    size_t place;             /* where the segment begins */
-    int direct;               /* the tensors hold the lines whole */
-} Work;
-
-static void free_work(Work *work)
+/* Sorts the weights by cell, keeping their order within one; a weight enters each cell of a class it applies to. */
+static int list_weights(Plan *plan, size_t kh, size_t kw)
 {
-    void *all[] = {work->source, work->values, work->dots, work->out, work->other,
-                   work->runs, work->lead, work->columns, work->at, work->own_at};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        free(all[i]);
-}
-
-static void *lines_of(size_t n_bytes) { return aligned_alloc(LINE, round_up(n_bytes + 1, LINE)); }
-
-static int make_work(const Plan *plan, Work *work, int what)
-{
-    const Side *side = plan->side;
-    const size_t n = (size_t)side->starts[side->n_out], lane = LINE / plan->itemsize;
-    const int own = plan->blocks > 1 || plan->width % lane || plan->batch % plan->width;
-    const size_t own_bytes = (work->end - work->first) * plan->band * plan->lines * LINE;
-    size_t most = DOTS;
-    for (size_t c = work->first; c < work->end; c++)
-        most = larger(most, (size_t)(side->starts[c + 1] - side->starts[c]));
-    work->source = lines_of((plan->source_rows * plan->row) * plan->itemsize);
-    work->values = lines_of(what & WANT_OUT ? n * plan->itemsize : 0);
-    work->dots = lines_of(what & WANT_GRAD ? (most + LINE) * LINE : 0);
-    work->out = lines_of(own && what & WANT_OUT ? own_bytes : 0);
-    work->other = lines_of(own && what & WANT_GRAD ? own_bytes : 0);
-    work->runs = calloc(plan->cols.out_step, sizeof *work->runs);
-    work->lead = calloc(plan->cols.in_step, sizeof *work->lead);
-    work->columns = calloc(plan->cols.in_step, sizeof *work->columns);
-    work->at = calloc(plan->lines, sizeof *work->at);
-    work->own_at = calloc(plan->lines, sizeof *work->own_at);
-    return work->source && work->values && work->dots && work->out && work->other && work->runs && work->lead &&
-           work->columns && work->at && work->own_at ? 0 : -1;
-}
-
-/* The p >= from, < end for which low <= p * step + phase < high: the first and their number. */
-static size_t range(size_t from, size_t end, size_t step, size_t phase, size_t low, size_t high, size_t *first)
-{
-    *first = larger(from, low > phase ? ceil_div(low - phase, step) : 0);
-    const size_t past = smaller(end, high > phase ? ceil_div(high - phase, step) : 0);
-    return past > *first ? past - *first : 0;
-}
-
-static void enter_segment(const Plan *plan, Work *work, size_t tile, size_t segment)
-{
-    const Axis *cols = &plan->cols;
-    const size_t begin = place(cols, 0), lane = LINE / plan->itemsize;
-    work->sample = tile * plan->width;
-    work->samples = smaller(plan->width, plan->batch - work->sample);
-    work->place = begin + segment * plan->segment;
-    const size_t end = smaller(work->place + plan->segment, begin + plan->places);
-    for (size_t f = 0; f < cols->in_step; f++) {
-        size_t first;
-        work->columns[f] = range(work->place, end + cols->reach, cols->in_step, f, cols->pad, cols->pad + cols->in,
-                                 &first);
-        work->lead[f] = work->columns[f] ? first - work->place : 0;
+    const size_t taps = kh * kw, n = (size_t)plan->side->starts[plan->side->n_out];
+    plan->classes = plan->row_classes * plan->col_classes;
+    plan->cells = plan->blocks * plan->side->n_out * plan->classes;
+    const size_t most = plan->in_place ? plan->classes : 1;
+    size_t *n_classes = malloc(taps * sizeof *n_classes), *classes = malloc(taps * most * sizeof *classes);
+    plan->starts = calloc(plan->cells + 2, sizeof *plan->starts);
+    plan->offsets = malloc((n * most + 1) * sizeof *plan->offsets);
+    plan->order = malloc((n * most + 1) * sizeof *plan->order);
+    const int failed = !n_classes || !classes || !plan->starts || !plan->offsets || !plan->order;
+    if (!failed) {
+        for (size_t t = 0; t < taps; t++)
+            n_classes[t] = classes_of_tap(plan, t / kw, t % kw, classes + t * most);
+        uint32_t *ends = plan->starts + 1; /* the starts, until each has moved on to the next */
+        count_entries(plan, kw, n_classes, classes, most, ends + 1, 0);
+        for (size_t i = 0; i < plan->cells; i++)
+            ends[i + 1] += ends[i];
+        count_entries(plan, kw, n_classes, classes, most, ends, 1);
+        plan->entries = plan->starts[plan->cells];
+        plan->group = n ? DOTS * plan->entries / n : DOTS;
     }
-    const int whole = plan->width % lane == 0 && work->samples == plan->width;
-    work->direct = 1;
-    for (size_t q = 0, line = 0; q < cols->out_step; q++) {
-        Run *run = work->runs + q;
-        size_t first;
-        run->count = range(work->place, end, cols->out_step, q, cols->lead, cols->lead + cols->out, &first);
-        run->first = run->count ? first * cols->out_step + q - cols->lead : 0;
-        run->start = run->count ? first - work->place : 0;
-        run->line = line;
-        run->lines = ceil_div(run->count * plan->width, lane);
-        for (size_t l = 0; l < run->lines; l++, line++) {
-            work->at[line] = (run->first + l * lane / plan->width * cols->out_step) * plan->batch +
-                             l * lane % plan->width;
-            work->own_at[line] = line * lane;
-        }
-        if (!whole && (plan->width != plan->batch || cols->out_step > 1 || run->count * plan->width % lane))
-            work->direct = 0;
-    }
-}
-
-/* The part's share of the output channels, of about equal work. */
-static void share_channels(const Side *side, size_t part, size_t parts, size_t *first, size_t *end)
-{
-    const size_t each = 4; /* a channel's own cost, in weights */
-    const size_t total = (size_t)side->starts[side->n_out] + each * side->n_out;
-    size_t bounds[2];
-    for (size_t b = 0, c = 0; b < 2; b++) {
-        const size_t target = total * (part + b) / parts;
-        while (c < side->n_out && (size_t)side->starts[c] + each * c < target)
-            c++;
-        bounds[b] = c;
-    }
-    *first = bounds[0];
-    *end = bounds[1];
+    free(n_classes);
+    free(classes);
+    return failed ? -1 : 0;
 }
 
 #endif
