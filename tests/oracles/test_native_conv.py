@@ -83,9 +83,12 @@ def run(structures: int, seed: int = 0) -> None:
         kernel = rng.choice(SIZES)
         stride = rng.choice((1, 1, 1, 2, 3)), rng.choice((1, 1, 1, 2, 3))
         padding = rng.choice((0, 1, 1, 2)), rng.choice((0, 1, 1, 2))
+        batch = rng.choice(BATCHES)
+        if rng.random() < 0.2:  # long rows and no strides, so that the source may be read where it lies
+            stride, batch = (1, 1), rng.choice((48, 64))
         size = tuple(max(rng.randint(1, 9), k - 2 * p) for k, p in zip(kernel, padding, strict=True))
         mask = random_mask(rng, (rng.choice((1, 2, 5, 8, 17)), rng.choice((1, 3, 4, 16, 19)), *kernel))
-        check(mask, size, rng.choice(BATCHES), rng.choice((torch.float32, torch.float64)), stride, padding)
+        check(mask, size, batch, rng.choice((torch.float32, torch.float64)), stride, padding)
 
 
 @pytest.fixture
@@ -106,11 +109,22 @@ def test_many_channels_in_blocks():
         check(torch.rand(96, 200, 3, 3) < 0.02, (16, 16), 130, torch.float32, stride, (1, 1))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("batch", [16, 70])
-def test_threads_change_no_bit(dtype, batch, monkeypatch):
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 3)])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 1), (4, 5)])
+def test_few_weights_on_long_rows(kernel, padding):
+    """Images read where they lie: every border, more rows than a band, borders that no tap reaches the image from."""
     torch.manual_seed(0)
-    structure = Structure.of(torch.rand(12, 20, 3, 3) < 0.2)
+    for isa in instruction_sets(C):
+        C.use_isa(isa)
+        for size in ((11, 6), (3, 4), (4, 3)):
+            check(torch.rand(5, 9, *kernel) < 0.3, size, 128, torch.float32, (1, 1), padding)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("batch", "density"), [(16, 0.2), (70, 0.2), (128, 0.05)])
+def test_threads_change_no_bit(dtype, batch, density, monkeypatch):
+    torch.manual_seed(0)
+    structure = Structure.of(torch.rand(12, 20, 3, 3) < density)
     kernel = NativeConv(structure, (3, 3), (1, 1), (1, 1))
     values, x, g = (torch.randn(n, dtype=dtype) for n in ((structure.active,), (20, 9, 7, batch), (12, 9, 7, batch)))
     real = parts.run

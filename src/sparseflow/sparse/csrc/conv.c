@@ -3,11 +3,12 @@
  *     forward    Y = conv(X, W) (+ bias)
  *     backward   dX and the values' gradient dv: either, or both in one pass
  *
- * Activations lie batch-innermost, X[c_in][H][W][N] and Y[c_out][Ho][Wo][N]. No im2col: a block of the source is packed
- * with its zero padding into a scratch that stays in the second-level cache, and each weight is one multiply-add over
- * a *strip* of it, some columns of a row by some samples, at an offset known beforehand. A strip of the output stays in
- * registers over all its weights. In the backward product one load of the output's gradient serves both the input's
- * gradient and the weight's own dot product, whose lanes are added up only once per band of rows.
+ * Activations lie batch-innermost, X[c_in][H][W][N] and Y[c_out][Ho][Wo][N]. No im2col: each weight is one multiply-add
+ * over a *strip* of the source, some columns of a row by some samples, at an offset known beforehand. The source is a
+ * block packed with its zero padding into a scratch that stays in the second-level cache, or, where few weights share
+ * it, the tensor itself. A strip of the output stays in registers over all its weights. In the backward product one
+ * load of the output's gradient serves both the input's gradient and the weight's own dot product, whose lanes are
+ * added up only once per band of rows.
  *
  * Values come in one order, sorted by (c_in, ky, kx, c_out). Work is shared between threads by outputs, never within a
  * sum, so that their number changes no bit.

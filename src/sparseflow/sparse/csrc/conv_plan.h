@@ -18,7 +18,8 @@ enum {
     STRIP_LINES = 8,       /* what a strip should have for its kernel to be worth its start */
     SOURCE_BYTES = 960 << 10, /* of packed source: most of a second-level cache */
     FEW_BYTES = 96 << 10,  /* what a strip of the widest tile may read for its channels to count as few */
-    USES = 20,             /* of a source position, up to which reading it where it lies is faster than packing it */
+    USES = 16,             /* of a source position, up to which reading it where it lies is faster than packing it */
+    ROW_LINES = 16,        /* and what a row should have for that */
     SMALL_REACH = 2,       /* of the kernels whose borders make few enough classes for that */
     DOTS = 256,            /* dot products in progress: half a nearest cache */
 };
@@ -181,7 +182,8 @@ static int can_stay(const Plan *plan)
     const size_t n = (size_t)plan->side->starts[plan->side->n_out], lane = LINE / plan->itemsize;
     return rows->in_step == 1 && rows->out_step == 1 && cols->in_step == 1 && cols->out_step == 1 &&
            rows->reach <= SMALL_REACH && cols->reach <= SMALL_REACH && plan->batch % lane == 0 &&
-           n <= USES * plan->side->n_in && plan->side->n_in * rows->in * cols->in * plan->batch <= UINT32_MAX;
+           cols->out * plan->batch >= ROW_LINES * lane && n <= USES * plan->side->n_in &&
+           plan->side->n_in * rows->in * cols->in * plan->batch <= UINT32_MAX;
 }
 
 /* Bands of several rows repay adding up the dot products; without these, single rows share the work out evenly. */
