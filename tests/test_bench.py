@@ -19,8 +19,8 @@ from sparseflow.bench.figure import NAMES, draw_scaling
 from sparseflow.bench.layer import CONVS, layer_cases
 from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.networks import StepCase, make_step, resnet_masks, twin_width
-from sparseflow.bench.overhead import NAMES as OVERHEAD_NAMES
 from sparseflow.bench.overhead import ALONE, LOOPS, OverheadCase, bench_overhead, make_overhead_step, resnet18
+from sparseflow.bench.overhead import NAMES as OVERHEAD_NAMES
 from sparseflow.bench.profile import operator_kind
 from sparseflow.bench.rivals import Missing, implementations, timed_call
 from sparseflow.bench.step import step_cases
