@@ -75,7 +75,7 @@ OUTER, BEYOND = 0.05, 30.0
 
 BANDS = (
     "Lines: mean over seeds; bands: one standard deviation. On logarithmic axes both are of the logarithm, and what "
-    f"lies {BEYOND:g} times below the {OUTER:.0%} or above the {1 - OUTER:.0%} quantile of all values is cut off. "
+    f"lies over {BEYOND:g} times below the {OUTER:.0%} or above the {1 - OUTER:.0%} quantile of all values is cut off. "
     "A diverged run ends where it diverged."
 )
 

@@ -72,7 +72,7 @@ def arm_table(results: Sequence[ArmResult], known: Results, facts: FactsOf) -> T
             line += [spread_text([100 * v for v in m.val], 2), at_best]
         rows.append([*line, str(r.diverged)])
     header = ["arm", *(["chosen"] if chosen else []), "test accuracy (%)", "test loss"]
-    header += ["validation accuracy (%)", "test at best validation (%)"] if held_out else []
+    header += ["validation (%)", "test at best val. (%)"] if held_out else []
     caption = "Mean ± standard deviation over seeds (number of runs) of the last epoch. Bold: the highest mean."
     if held_out:
         caption += (
