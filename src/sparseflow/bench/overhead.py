@@ -90,7 +90,7 @@ def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
 
     Args:
         name: one of `LOOPS`, which start from the same weights, with zeros where the masks are off; or `ALONE`, whose
-            closure masks the gradients, weights and state that one step of "Sparse" left, and returns its loss.
+            closure masks what one step of "Sparse" left (gradients, weights, optimiser state) and returns its loss.
 
     Raises:
         BadValue: for another name.

@@ -20,6 +20,7 @@ from sparseflow.study import (
     FactsOf,
     RunSpec,
     Sequel,
+    active_at_the_end,
     active_per_layer,
     arms_of,
     assign,
@@ -30,6 +31,7 @@ from sparseflow.study import (
     runs_of,
     validate,
     winners,
+    with_predecessors,
 )
 
 
@@ -132,14 +134,15 @@ def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
         for arm in every:
             lead = arm.points[0].spec
             step = f"{estimator.step_ms(lead):.2f}"
-            table.add_row(arm.name, str(len(arm.points)), f"{sum(_counts(lead, book(lead))):,}", step)
+            active = active_at_the_end(lead, book(lead).input_shape, book(lead).classes)
+            table.add_row(arm.name, str(len(arm.points)), "–" if active is None else f"{active:,}", step)
         return table
 
     return Asked(
         title=spec.title,
-        size=f"{size}: {len(first) + len(later)} runs",
+        size=f"{size}: {len(with_predecessors([*first, *later]))} runs",
         runs=first,
-        expected=[*first, *later],
+        expected=with_predecessors([*first, *later]),
         places={point.at(seed).name: arm.name for arm in every for point in arm.points for seed in spec.run_seeds},
         study=(spec.study_name, "arms", {"spec": spec.changes(), "facts": book.dump()}),
         facts=book,

@@ -11,7 +11,7 @@ from sparseflow.masks.overlap import Overlap, overlap
 from sparseflow.masks.overlap import total as total_overlap
 from sparseflow.masks.paths import LayerPaths, Paths, effective
 from sparseflow.masks.provenance import Provenance
-from sparseflow.masks.prune import check_options, prune
+from sparseflow.masks.prune import check_options, own_options, prune
 from sparseflow.masks.rounds import next_round, rounds_to
 from sparseflow.masks.select import Scores, best, random_masks, random_subset, select
 from sparseflow.masks.tickets import shuffled
@@ -47,6 +47,7 @@ __all__ = [
     "matching_rules",
     "next_round",
     "overlap",
+    "own_options",
     "prunable",
     "prune",
     "random_masks",

@@ -128,6 +128,11 @@ def _is_training(mode: str) -> bool:
     return mode == "train"
 
 
+def own_options(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a criterion or budget has."""
+    return {name: value for name, value in options.items() if name in _keywords(function)}
+
+
 def _split_options(score: Criterion, budget: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of the criterion, and those of the budget."""
     known = [_keywords(score), _keywords(budgets[budget])]
@@ -136,8 +141,7 @@ def _split_options(score: Criterion, budget: str, options: Mapping[str, Any]) ->
             listed = ", ".join(sorted({name for names in known for name in names})) or "none"
             label = getattr(score, "__name__", "this criterion")
             raise BadValue(f"{label} with budget {budget!r} has no option {option!r} (they have: {listed})")
-    first, second = ({name: value for name, value in options.items() if name in names} for names in known)
-    return first, second
+    return own_options(score, options), own_options(budgets[budget], options)
 
 
 def _keywords(function: Callable[..., Any]) -> set[str]:

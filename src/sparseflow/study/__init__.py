@@ -27,6 +27,7 @@ from sparseflow.study.arms_analysis import (
 )
 from sparseflow.study.build import (
     Network,
+    active_at_the_end,
     active_per_layer,
     build,
     optimizer_for,
@@ -80,6 +81,7 @@ __all__ = [
     "Tally",
     "TauRow",
     "Watcher",
+    "active_at_the_end",
     "active_per_layer",
     "arm_results",
     "arms_of",

@@ -77,6 +77,24 @@ def active_per_layer(spec: RunSpec, input_shape: tuple[int, ...], classes: int) 
     return {name: counts.get(name, shape.numel()) for name, shape in weight_shapes(model).items()}
 
 
+def active_at_the_end(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> int | None:
+    """Active weights of the whole network at the end of training; None where only the runs before it, or a file, tell.
+
+    Raises:
+        BadSpec: if the budget cannot be had from this network.
+    """
+    mask = spec.mask
+    if mask.file is not None or (mask.lottery is not None and mask.lottery.round > 0 and mask.density is None):
+        return None
+    if mask.density is None and mask.densities is None:
+        return sum(active_per_layer(spec, input_shape, classes).values())
+    model = _sketch(spec, input_shape, classes)
+    shapes, dense = weights_in_question(spec, model)
+    budget = budget_of(spec, shapes, dense)
+    outside = sum(shape.numel() for name, shape in weight_shapes(model).items() if name not in shapes)
+    return outside + (budget if isinstance(budget, int) else sum(budget.values()))
+
+
 def stacks(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> bool:
     """Whether a run is trained stacked: a matter of its specification alone, never of who else is there to share."""
     mask = spec.mask

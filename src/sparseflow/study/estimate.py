@@ -35,7 +35,7 @@ class Estimator:
 
     def step_ms(self, run: RunSpec) -> float:
         """Milliseconds of one step of a run's size, as `seconds` timed it in the first kind of that size."""
-        return self._step_ms[_size(run)]
+        return self._step_ms[_size(_timeable(run))]
 
     def seconds(self, runs: Sequence[RunSpec], watch: Callable[[int, int], None] = lambda done, of: None) -> float:
         """Estimated wall time of all runs on one worker, in seconds.

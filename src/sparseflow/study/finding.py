@@ -11,7 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from sparseflow.core import BadSpec, BadValue, Batch, Loss, Masks, Shapes, SparseflowError, state_digest
-from sparseflow.masks import Budget, count, load, matching, next_round, prunable, prune, shuffled, without
+from sparseflow.masks import (
+    Budget,
+    budgets,
+    count,
+    load,
+    matching,
+    next_round,
+    own_options,
+    prunable,
+    prune,
+    shuffled,
+    without,
+)
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import GradualMagnitude, Rule, checkpoint
 
@@ -74,7 +86,7 @@ def weights_in_question(spec: RunSpec, model: nn.Module) -> tuple[Shapes, set[st
 
 
 def budget_of(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
-    """Active weights at the end, of each layer or of all together, where no criterion takes part.
+    """Active weights at the end, of each layer or of all together.
 
     Raises:
         BadSpec: if the budget cannot be had from these layers.
@@ -83,7 +95,8 @@ def budget_of(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
     density = mask.densities if mask.densities is not None else mask.density
     assert density is not None
     try:
-        return count(mask.budget_name, shapes, density, dense, empty=mask.empty, **mask.options)
+        own = own_options(budgets[mask.budget_name], mask.options)
+        return count(mask.budget_name, shapes, density, dense, empty=mask.empty, **own)
     except BadValue as error:
         raise BadSpec([f"mask: {error}"]) from None
 
