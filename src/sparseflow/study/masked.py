@@ -215,7 +215,6 @@ class MaskSpec(Section):
         facts = criteria.entry(self.criterion).facts
         found = self.sparse or self.lottery is not None
         needs = [
-            ("matching", self.twin_width is not None, "twin_width"),
             ("criterion", counted, "density or densities"),
             ("digest", self.file is not None, "file"),
             ("budget", self.density is not None, "density"),
@@ -229,7 +228,6 @@ class MaskSpec(Section):
             ("empty", found and self.twin_width is None and self.file is None, "density or lottery"),
             ("shuffle", self.file is not None or self.lottery is not None or (scored and self.gradual is None),
              "a mask with structure: file, lottery or a criterion other than random"),
-            ("execution", found, "a mask: set mask.twin_width, mask.density, mask.file or mask.lottery"),
         ]  # fmt: skip
         for name, met, what in needs:
             if not met and getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):

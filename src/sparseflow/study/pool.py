@@ -180,6 +180,7 @@ class _Pool:
             worker.process.join(5)
             if worker.process.is_alive():
                 worker.process.kill()
+                worker.process.join()
 
 
 @contextmanager

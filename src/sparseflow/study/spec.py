@@ -285,6 +285,11 @@ class RunSpec(Section):
             raise ValueError(f"data.crop {self.data.crop!r} needs data.augment = true")
         if self.model.norm_affine is False and self.model.norm == "none":
             raise ValueError("model.norm_affine = false needs a norm; set model.norm to batch or layer")
+        masked = self.mask.sparse or self.mask.lottery is not None
+        if not masked and self.mask.execution != "auto":
+            raise ValueError(
+                f"mask.execution {self.mask.execution!r} needs a mask: set mask.twin_width, density, file or lottery"
+            )
         if self.rewire is not None and (not self.mask.sparse or self.mask.gradual is not None):
             raise ValueError("rewire needs a mask that training starts with (mask.density ...), and no mask.gradual")
         if self.init.fans == "twin" and self.mask.twin_width is None:

@@ -26,7 +26,7 @@ from sparseflow.masks.select import Scores
 def synflow(
     at: Snapshot, *, input_shape: Sequence[int] | None = None, dtype: Literal["float64", "float32"] = "float64"
 ) -> Scores:
-    """|theta * dR/dtheta| for R = the sum of outputs of the network of absolute weights on an input of ones.
+    """|theta * dR/dtheta|; R sums the outputs of the network of absolute weights on ones.
 
     Data-free. In a chain without biases the scores of every layer sum to R (the paper's theorem 1), so that no layer
     is emptied before the others, given enough rounds.
