@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := OMP_NUM_THREADS=1 $(BIN)/
 
-.PHONY: demo test slow lint asan clean
+.PHONY: demo test slow evidence lint asan clean
 
 demo: $(INSTALLED)
 	$(BIN)/sparseflow compare digits --out runs/digits
@@ -15,6 +15,11 @@ test: $(INSTALLED) lint
 
 slow: $(INSTALLED)
 	$(RUN)python -m pytest -n 2 -m slow
+
+# Long runs on real data ($$SPARSEFLOW_DATA names its folder); what was cut goes on.
+evidence: $(INSTALLED)
+	$(RUN)sparseflow compare lottery-mnist --out runs/lottery-mnist
+	$(RUN)sparseflow compare criteria-fashion --out runs/criteria-fashion
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

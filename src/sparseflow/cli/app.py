@@ -15,11 +15,12 @@ from rich.table import Table
 from sparseflow import __version__
 from sparseflow.core import BadValue, SparseflowError, cores
 from sparseflow.data import crops, datasets
+from sparseflow.init import initialisations
 from sparseflow.masks import budgets, criteria
 from sparseflow.models import activations, models
 from sparseflow.study import presets
 from sparseflow.study.variants import parts
-from sparseflow.train import optimizers, schedules
+from sparseflow.train import optimizers, rewirings, schedules
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +57,8 @@ CATALOGS = {
     "variants": parts,
     "criteria": criteria,
     "budgets": budgets,
+    "initialisations": initialisations,
+    "rewirings": rewirings,
 }
 
 
