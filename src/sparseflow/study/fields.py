@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sparseflow.core import Catalog, UnknownName
+from sparseflow.core import BadValue, Catalog, UnknownName, check_fraction
 
 
 class Section(BaseModel):
@@ -35,3 +35,12 @@ Positive = Annotated[Whole, Field(ge=1)]
 NonNegative = Annotated[Number, Field(ge=0.0)]
 Fraction = Annotated[Number, Field(ge=0.0, lt=1.0)]
 Share = Annotated[Number, Field(gt=0.0, lt=1.0)]
+Density = Annotated[float, BeforeValidator(no_truth_value)]
+
+
+def fraction(what: str, value: float) -> float:
+    """The value, if it lies in (0, 1]; else a ValueError that says so."""
+    try:
+        return check_fraction(what, value)
+    except BadValue as error:
+        raise ValueError(str(error)) from None

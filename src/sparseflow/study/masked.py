@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sparseflow.core import BadValue, check_fraction
+from sparseflow.core import BadValue
 from sparseflow.masks import Gradual, budgets, check_options, criteria, matching_rules, rounds_to
-from sparseflow.study.fields import Number, Positive, Section, Share, Whole, known_in, no_truth_value
-from sparseflow.train import Rewire, decays, rewirings
-
-Density = Annotated[float, BeforeValidator(no_truth_value)]
+from sparseflow.study.fields import Density, Positive, Section, Share, Whole, fraction, known_in
 
 
 class GradualSpec(Section):
@@ -51,55 +48,6 @@ class LotterySpec(Section):
     """Weights go back to what they were after so many steps of round 0; schedule and data order go on from there."""
     weights: Literal["rewound", "fresh"] = "rewound"
     """Or: the round's mask with a new initial draw, trained from step 0."""
-
-
-class RewireSpec(Section):
-    """Dynamic sparse training: drop and grow connections at a constant number of active weights (`train.Rewire`)."""
-
-    rule: str
-    """Which connections are dropped and which are grown."""
-    every: Positive = 100
-    """Optimiser steps between two updates."""
-    stop: Annotated[Number, Field(gt=0.0, le=1.0)] = 0.75
-    """The part of the training after which nothing is rewired any more."""
-    fraction: Density = 0.3
-    """Part of a layer's active weights that the first update drops."""
-    decay: str = "cosine"
-    """How that part falls."""
-    replace_step: bool = True
-    """An update takes the place of the optimiser's step; else it follows it."""
-    keep_regrown: bool = True
-    """A weight that is dropped and grown in one update keeps its value."""
-    gradient_norms: bool = False
-    """Measure the gradient norm on the step's batch just before and just after every update."""
-
-    @field_validator("rule")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return known_in(rewirings, name)
-
-    @field_validator("decay")
-    @classmethod
-    def _known_decay(cls, name: str) -> str:
-        return known_in(decays, name)
-
-    @field_validator("fraction")
-    @classmethod
-    def _in_range(cls, fraction: float) -> float:
-        return _fraction("the fraction to drop", fraction)
-
-    def engine(self, steps: int, seed: int) -> Rewire:
-        """The rule of a training of so many steps."""
-        return Rewire(
-            self.rule,
-            every=self.every,
-            stop=max(1, round(self.stop * steps)),
-            fraction=self.fraction,
-            decay=self.decay,
-            replace_step=self.replace_step,
-            keep_regrown=self.keep_regrown,
-            seed=seed,
-        )
 
 
 class MaskSpec(Section):
@@ -160,12 +108,12 @@ class MaskSpec(Section):
     @field_validator("density")
     @classmethod
     def _in_range(cls, density: float | None) -> float | None:
-        return None if density is None else _fraction("density", density)
+        return None if density is None else fraction("density", density)
 
     @field_validator("densities")
     @classmethod
     def _each_in_range(cls, densities: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return None if densities is None else tuple(_fraction("a density", density) for density in densities)
+        return None if densities is None else tuple(fraction("a density", density) for density in densities)
 
     @model_validator(mode="before")
     @classmethod
@@ -260,10 +208,3 @@ class MaskSpec(Section):
             return "uniform" if self.lottery.layerwise else "global"
         own = "uniform" if self.gradual is not None else criteria.entry(self.criterion).facts["budget"]
         return self.budget or str(own)
-
-
-def _fraction(what: str, value: float) -> float:
-    try:
-        return check_fraction(what, value)
-    except BadValue as error:
-        raise ValueError(str(error)) from None

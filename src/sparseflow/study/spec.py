@@ -22,7 +22,8 @@ from sparseflow.data import check_name, crops, is_decoded
 from sparseflow.init import Scheme, initialisations
 from sparseflow.models import activations, models, sketch
 from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
-from sparseflow.study.masked import MaskSpec, RewireSpec
+from sparseflow.study.masked import MaskSpec
+from sparseflow.study.rewired import RewireSpec
 from sparseflow.train import make_schedule, optimizers, resolve_implementation, schedules
 
 
