@@ -19,7 +19,7 @@ from sparseflow.bench.figure import NAMES, draw_scaling
 from sparseflow.bench.layer import CONVS, layer_cases
 from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.networks import StepCase, make_step, resnet_masks, twin_width
-from sparseflow.bench.overhead import ALONE, LOOPS, OverheadCase, bench_overhead, make_overhead_step, resnet18
+from sparseflow.bench.overhead import ALONE, LOOPS, OverheadCase, bench_overhead, make_overhead_step
 from sparseflow.bench.overhead import NAMES as OVERHEAD_NAMES
 from sparseflow.bench.profile import operator_kind
 from sparseflow.bench.rivals import Missing, implementations, timed_call
@@ -421,18 +421,6 @@ def test_operators_have_their_kind(name, kind):
 # Overhead ------------------------------------------------------------------------------------------------------------
 
 TINY_OVERHEAD = OverheadCase(batch=2, width=4, side=8, density=0.3)
-
-
-def test_the_overhead_is_that_of_resnet18():
-    """Parameters of the CIFAR form: 11,173,962 (torchvision's 11,689,512 less its 7x7 convolution and 1000 classes)."""
-    model = resnet18()
-    assert sum(p.numel() for p in model.parameters()) == 11_173_962
-    assert len([p for p in model.parameters() if p.dim() > 1]) == 21
-    x, sides = torch.zeros(2, 3, 8, 8), []
-    for layer in resnet18(width=2):
-        x = layer(x)
-        sides.append(x.shape[-1])
-    assert sides == [8] * 5 + [4] * 2 + [2] * 2 + [1] * 2 + [1, 16, 10]
 
 
 def test_all_loops_of_the_overhead_start_alike_and_learn():

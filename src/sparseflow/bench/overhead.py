@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import nan
 
 import torch
@@ -15,6 +14,7 @@ from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.timing import Row, interleaved, median_and_spread, thread_limit, threads_text
 from sparseflow.core import BadValue, check_fraction, check_positive, global_stream, stream, weight_shapes
 from sparseflow.masks import random_masks, uniform
+from sparseflow.models import models
 from sparseflow.train import Sparse, make_optimizer, resolve_implementation
 
 BATCHES = (32, 128)
@@ -57,34 +57,6 @@ class OverheadCase:
         return f"overhead, resnet18, density {self.density:g}, batch {self.batch}, {self.optimizer} ({how})"
 
 
-class _Block(nn.Module):
-    def __init__(self, into: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *_convolution(into, out, 3, stride), nn.ReLU(inplace=True), *_convolution(out, out, 3, 1)
-        )
-        same = into == out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(into, out, 1, stride))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.shortcut(x))
-
-
-def _convolution(into: int, out: int, size: int, stride: int) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(into, out, size, stride, size // 2, bias=False), nn.BatchNorm2d(out)
-
-
-def resnet18(width: int = 64, classes: int = 10) -> nn.Module:
-    """ResNet-18 with a first convolution for small images: 3 x 3, stride 1, no pooling (He et al. 2015, table 1)."""
-    widths = [width, *(width << stage for stage in range(4) for _ in range(2))]
-    blocks = [
-        _Block(into, out, 2 if out > into else 1)  # the first block of each stage but the first halves the image
-        for into, out in pairwise(widths)
-    ]
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)
-    return nn.Sequential(*_convolution(3, width, 3, 1), nn.ReLU(inplace=True), *blocks, *head)
-
-
 def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
     """A closure that takes one optimisation step on a fixed random batch and returns the loss.
 
@@ -99,7 +71,7 @@ def make_overhead_step(name: str, case: OverheadCase) -> Callable[[], Tensor]:
         raise BadValue(f"implementation must be one of {', '.join(NAMES)}, got {name!r}")
     draw = stream(0, "bench")
     with global_stream(0, "init"):
-        model = resnet18(case.width)
+        model = models["resnet-18"]((3, case.side, case.side), 10, width=case.width)
     shapes = weight_shapes(model)
     masks = random_masks(shapes, uniform(shapes, case.density), seed=0)
     masked = [(model.get_parameter(weight), mask) for weight, mask in masks.items()]
