@@ -55,8 +55,9 @@ def check_shares(counts: Mapping[str, int], quotas: Mapping[str, float], target:
             assert counts[name] == 1, name
             continue
         assert quota - 1 - fuzz < counts[name] < quota + 1 + fuzz or ones, (name, counts[name], quota)
-        (up if counts[name] > quota + fuzz else down).append(quota - counts[name] + (counts[name] > quota + fuzz))
-    if up and not ones:
+        if abs(counts[name] - quota) > fuzz:
+            (up if counts[name] > quota else down).append(quota % 1)
+    if up and down and not ones:
         assert min(up) > max(down) - fuzz, "a smaller remainder was rounded up"
 
 

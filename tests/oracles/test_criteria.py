@@ -478,7 +478,7 @@ def test_synflow_takes_the_shape_of_the_first_batch():
     assert all(torch.equal(given[name], taken[name]) for name in given)
 
 
-DEEP = [("resnet", {"depth": 32}), ("vgg16", {})]
+DEEP = [("resnet", {"depth": 32}), ("vgg16", {"width": 32})]
 
 
 def synflow_by_hand(model: nn.Module, shape: tuple[int, ...], keep: int, rounds: int) -> dict[str, np.ndarray]:
