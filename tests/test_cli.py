@@ -79,6 +79,7 @@ def test_dry_run_says_what_and_how_long(sparseflow, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow  # half a minute: several whole commands
 def test_compare_arms_chooses_reports_and_repeats_nothing(sparseflow, tmp_path):
     out = tmp_path / "out"
     words = ["compare", "arms-digits", "--seeds", "2", "--set", "base.train.epochs=2", "--set", "grid_seeds=1"]

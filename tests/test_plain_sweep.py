@@ -134,6 +134,7 @@ def test_its_digits_are_as_many_as_the_studys(plain):
     assert (len(x), len(y), len(x_test), len(y_test)) == (1437, 1437, 360, 360)
 
 
+@pytest.mark.slow  # half a minute: three whole commands
 def test_a_whole_sweep(fashion, monkeypatch, capsys):
     words = ["sweep", "--study", "fashion-mnist", "--epochs", "1", "--seeds", "1", "--train-limit", "30"]
     words += ["--jobs", "1", "--data-root", str(fashion), "--points", "1", "--rounds", "1", "--json"]
