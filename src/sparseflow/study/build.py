@@ -145,7 +145,7 @@ def build(
         if source is None:
             raise BadValue("the mask of this run is found in its network: build needs a source")
         materialise(model, device, dtype)
-        _draw_dense(spec, model)
+        draw_active_(model, {}, spec.init.scheme_object(), seed=_start_seed(spec))
         found = find_masks(spec, model, source)
         counts = {name: int(mask.count_nonzero()) for name, mask in found.items()}
         kept = _convert(model, counts, choose(shapes, counts, execution), found.__getitem__, device)
@@ -184,10 +184,6 @@ def _convert(
         if wanted[name] == "masked" or not compact(model, {name: mask}).compacted:
             kept[name] = mask
     return kept
-
-
-def _draw_dense(spec: RunSpec, model: nn.Module) -> None:
-    draw_active_(model, {}, spec.init.scheme_object(), seed=_start_seed(spec))
 
 
 def _start_seed(spec: RunSpec) -> int:

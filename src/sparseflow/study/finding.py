@@ -92,11 +92,9 @@ def budget_of(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
         BadSpec: if the budget cannot be had from these layers.
     """
     mask = spec.mask
-    density = mask.densities if mask.densities is not None else mask.density
-    assert density is not None
     try:
         own = own_options(budgets[mask.budget_name], mask.options)
-        return count(mask.budget_name, shapes, density, dense, empty=mask.empty, **own)
+        return count(mask.budget_name, shapes, mask.asked, dense, empty=mask.empty, **own)
     except BadValue as error:
         raise BadSpec([f"mask: {error}"]) from None
 
@@ -149,14 +147,12 @@ def masks_digest(masks: Masks) -> str:
 
 def _pruned(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
     mask = spec.mask
-    density = mask.densities if mask.densities is not None else mask.density
-    assert density is not None
     options: dict[str, Any] = dict(mask.options)
     try:
         return prune(
             model,
             mask.criterion,
-            density,
+            mask.asked,
             budget=mask.budget_name,
             batches=source.batches(),
             loss=source.loss,

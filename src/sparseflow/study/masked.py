@@ -200,6 +200,13 @@ class MaskSpec(Section):
         return plain and bool(budgets.entry(self.budget_name).facts["layerwise"])
 
     @property
+    def asked(self) -> float | tuple[float, ...]:
+        """The density, or those of the layers, of a mask that has one."""
+        found = self.densities if self.densities is not None else self.density
+        assert found is not None, "a mask found otherwise"
+        return found
+
+    @property
     def budget_name(self) -> str:
         """The budget of the catalog that shares the density."""
         if self.densities is not None:

@@ -30,12 +30,15 @@ class Follower:
         self._watching = ExitStack()
         self._undo: Callable[[], None] | None = None
 
-    def announce(self, step: int, layers: Layers) -> None:
-        """Before the forward pass of the optimiser step of this number: watch for what the rule will need."""
+    def announce(self, step: int, layers: Callable[[], Layers]) -> None:
+        """Before the forward pass of the optimiser step of this number: watch for what the rule will need.
+
+        Most steps need nothing, and looking for the layers goes through the whole model.
+        """
         self.forget()
         if not (self.rule.due(step) and self.rule.needs_gradient):
             return
-        for name, layer in layers.items():
+        for name, layer in layers().items():
             gradient = self._gradients[name] = Gradient()
             if isinstance(layer, Kept):
                 layer.collected = gradient

@@ -109,7 +109,7 @@ class Sparse:
         """Follow a rule from here on that was followed before."""
         self.rule, self.explored = rule, explored
         self._follower = Follower(rule, self.optimizer, first_rate)
-        self._follower.announce(self.steps + 1, self._trained())
+        self._follower.announce(self.steps + 1, self._trained)
 
     def _keep(self, masks: Masks) -> None:
         """Take these masks instead of the present ones."""
@@ -156,8 +156,8 @@ class Sparse:
 
     def _follow(self, follower: Follower) -> None:
         """Change masks if the rule says so, and watch for what it will need after the next step."""
-        layers = self._trained()
         if follower.rule.due(self.steps):
+            layers = self._trained()
             follower.undo()
             if self.watch is not None:
                 self.watch("before", {})
@@ -166,8 +166,7 @@ class Sparse:
             self._carry_out(changes, layers)
             if self.watch is not None:
                 self.watch("after", changes)
-            layers = self._trained()
-        follower.announce(self.steps + 1, layers)
+        follower.announce(self.steps + 1, self._trained)
 
     def _layers(self) -> dict[str, Kept | StandsForWeight]:
         """Weight name -> what carries it, for every weight that has a mask, each once."""
@@ -268,7 +267,7 @@ class Sparse:
         self.change({name: masks[name] for name in self._layers()})
         self.steps, self.explored = int(state["steps"]), dict(state.get("explored", {}))
         if self._follower is not None:
-            self._follower.announce(self.steps + 1, self._trained())
+            self._follower.announce(self.steps + 1, self._trained)
 
     def remove(self) -> nn.Module:
         """Take all hooks away and return the model, an ordinary one with exact zeros."""
