@@ -7,7 +7,7 @@ from sparseflow.models.lenet import LeNet5, LeNet300
 from sparseflow.models.mlp import MLP, maximum_width
 from sparseflow.models.mobilenet import MobileNetV1, MobileNetV2
 from sparseflow.models.resnet import ResNet
-from sparseflow.models.resnet_imagenet import resnet_18, resnet_50
+from sparseflow.models.resnet_imagenet import ResNet18, ResNet50
 from sparseflow.models.vgg import VGG16
 from sparseflow.models.wide_resnet import WideResNet
 
@@ -20,13 +20,13 @@ __all__ = [
     "MobileNetV1",
     "MobileNetV2",
     "ResNet",
+    "ResNet18",
+    "ResNet50",
     "SReLU",
     "WideResNet",
     "activations",
     "materialise",
     "maximum_width",
     "models",
-    "resnet_18",
-    "resnet_50",
     "sketch",
 ]

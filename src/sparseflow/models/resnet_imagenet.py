@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from sparseflow.core import check_positive
@@ -16,8 +18,6 @@ class ImageNetResNet(nn.Module):
     Args:
         input_shape: (channels, height, width).
         classes: number of outputs.
-        block: `Block` or `Bottleneck`.
-        blocks: number of blocks of each stage.
         stem: "cifar" is a 3x3 convolution, "imagenet" a 7x7 one with stride 2 and a 3x3 max-pool with stride 2.
         others: as of `ResNet`.
 
@@ -26,21 +26,23 @@ class ImageNetResNet(nn.Module):
             [0, 1).
     """
 
+    block: ClassVar[type[Block] | type[Bottleneck]]
+    counts: ClassVar[tuple[int, ...]]
+    """Blocks of each stage."""
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
         classes: int,
-        block: type[Block] | type[Bottleneck],
-        blocks: tuple[int, ...],
         *,
-        width: int,
-        activation: str,
-        norm: str,
-        norm_affine: bool,
-        skip: bool,
-        shortcut: str,
-        stem: str,
-        dropout: float,
+        width: int = 64,
+        activation: str = "relu",
+        norm: str = "batch",
+        norm_affine: bool = True,
+        skip: bool = True,
+        shortcut: str = "conv",
+        stem: str = "cifar",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_positive("width", width)
@@ -54,12 +56,13 @@ class ImageNetResNet(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, padding=1) if large else nn.Identity()
         self.blocks = nn.ModuleList()
         channels = width
-        for stage, count in enumerate(blocks):
+        for stage, count in enumerate(self.counts):
             for k in range(count):
                 stride = 2 if stage and not k else 1
                 inner = width * 2**stage
-                self.blocks.append(block(channels, inner, stride, style, skip=skip, shortcut=shortcut, dropout=dropout))
-                channels = block.expansion * inner
+                block = self.block(channels, inner, stride, style, skip=skip, shortcut=shortcut, dropout=dropout)
+                self.blocks.append(block)
+                channels = self.block.expansion * inner
         self.output = linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,62 +75,16 @@ class ImageNetResNet(nn.Module):
 
 
 @models.add("resnet-18", cite="He et al. 2015, arXiv:1512.03385, Table 1; 003 sec. 3", example=(1, 8, 8))
-def resnet_18(
-    input_shape: tuple[int, ...],
-    classes: int,
-    *,
-    width: int = 64,
-    activation: str = "relu",
-    norm: str = "batch",
-    norm_affine: bool = True,
-    skip: bool = True,
-    shortcut: str = "conv",
-    stem: str = "cifar",
-    dropout: float = 0.0,
-) -> ImageNetResNet:
+class ResNet18(ImageNetResNet):
     """ResNet-18: four stages of two blocks of two 3x3 convolutions, with the stem of CIFAR or of ImageNet."""
-    return ImageNetResNet(
-        input_shape,
-        classes,
-        Block,
-        (2, 2, 2, 2),
-        width=width,
-        activation=activation,
-        norm=norm,
-        norm_affine=norm_affine,
-        skip=skip,
-        shortcut=shortcut,
-        stem=stem,
-        dropout=dropout,
-    )
+
+    block = Block
+    counts = (2, 2, 2, 2)
 
 
 @models.add("resnet-50", cite="He et al. 2015, arXiv:1512.03385, Table 1; 003 sec. 3; 004 sec. 4", example=(1, 8, 8))
-def resnet_50(
-    input_shape: tuple[int, ...],
-    classes: int,
-    *,
-    width: int = 64,
-    activation: str = "relu",
-    norm: str = "batch",
-    norm_affine: bool = True,
-    skip: bool = True,
-    shortcut: str = "conv",
-    stem: str = "cifar",
-    dropout: float = 0.0,
-) -> ImageNetResNet:
+class ResNet50(ImageNetResNet):
     """ResNet-50: stages of 3, 4, 6 and 3 bottleneck blocks, with the stem of CIFAR or of ImageNet."""
-    return ImageNetResNet(
-        input_shape,
-        classes,
-        Bottleneck,
-        (3, 4, 6, 3),
-        width=width,
-        activation=activation,
-        norm=norm,
-        norm_affine=norm_affine,
-        skip=skip,
-        shortcut=shortcut,
-        stem=stem,
-        dropout=dropout,
-    )
+
+    block = Bottleneck
+    counts = (3, 4, 6, 3)
