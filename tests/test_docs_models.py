@@ -27,7 +27,7 @@ DATA: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
 
 def written(option: str, value: Any) -> str:
     if value is None:
-        return f"{option} (input size + 4)"
+        return "width (input size + 4)" if option == "width" else f"{option} none"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{option} {text.lower()}"
 

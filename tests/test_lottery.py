@@ -90,7 +90,7 @@ def test_a_round_starts_from_the_weights_of_the_rewind_step(rewind_step, ticket,
     spec = ticket(1, rewind_step=rewind_step, seed=3)
     first, _ = chain = with_predecessors([spec])
     run_all(chain[:1], where, cache)
-    rewound = checkpoint.load(where.rewind_path(first.name))["state_dict"]
+    rewound = checkpoint.load(where.rewind_path(first.name, rewind_step))["state_dict"]
     data = cache.prepared(spec)
     network = build(spec, data.input_shape, data.classes, source=source_for(spec, data, where))
     for name, value in rewound.items():
@@ -166,7 +166,7 @@ def test_stopped_and_resumed_ends_with_the_same_masks(ticket, cache, tmp_path):
 
 def test_a_missing_predecessor_is_said_in_words(ticket, cache, tmp_path):
     where = Surroundings(checkpoints=tmp_path)
-    with pytest.raises(SparseflowError, match=r"round 2 of the lottery begins with the network that round 1 leaves"):
+    with pytest.raises(SparseflowError, match=r"begins with the network of round 1 of the lottery"):
         execute(ticket(2), where, cache)
 
 
@@ -197,7 +197,7 @@ def test_what_later_rounds_begin_with_is_kept_unasked(ticket, small, cache, tmp_
     where = Surroundings(checkpoints=tmp_path)
     first, second = chain = with_predecessors([ticket(1)])
     run_all(chain, where, cache)
-    assert where.kept_paths(first) == [where.final_path(first.name), where.rewind_path(first.name)]
+    assert where.kept_paths(first) == [where.final_path(first.name), where.rewind_path(first.name, 0)]
     assert where.kept_paths(second) == [where.final_path(second.name)]
     assert sorted(tmp_path.iterdir()) == sorted(
         {*where.kept_paths(first), *where.kept_paths(second)} | resumes(where, chain)

@@ -6,13 +6,15 @@ from typing import get_args
 
 import pytest
 
-from sparseflow.study import RunSpec, Surroundings, execute_group, with_predecessors
+from sparseflow.study import RunSpec, Surroundings, execute, legacy, with_predecessors
 from sparseflow.study.spec import Section
 
 DENSITY = {"twin_width": None, "density": 0.2}
 SNIP = {**DENSITY, "criterion": "snip"}
 GRADUAL = {**DENSITY, "gradual": {"start": 1, "end": 6, "every": 2}}
 LOTTERY = {"twin_width": None, "lottery": {"round": 1}}
+OTHER = "the same run with a random mask"
+INHERITED = {"twin_width": None, "inherited": {"run": OTHER}}
 REWIRE = {"rule": "set", "every": 2, "stop": 1.0}
 
 # field -> (a value other than the base's, what else the base needs for it to matter)
@@ -26,6 +28,7 @@ KNOBS = {
     "model.name": ("lenet-300-100", {"model": {"depth": None}}),
     "model.depth": (4, {}),
     "model.width": (30, {}),
+    "model.widths": ((9, 5), {"model": {"name": "lenet-300-100", "depth": None}}),
     "model.activation": ("swish", {}),
     "model.norm": ("batch", {}),
     "model.norm_affine": (False, {"model": {"norm": "batch"}}),
@@ -57,6 +60,11 @@ KNOBS = {
     "mask.lottery.layerwise": (True, {"mask": LOTTERY}),
     "mask.lottery.rewind_step": (3, {"mask": LOTTERY}),
     "mask.lottery.weights": ("fresh", {"mask": LOTTERY}),
+    "mask.inherited": ({"run": OTHER}, {"mask": {"twin_width": None}}),
+    "mask.inherited.run": None,  # test_inherited holds it
+    "mask.inherited.seed": (7, {"mask": INHERITED}),
+    "mask.inherited.weights": ("rewound", {"mask": INHERITED}),
+    "mask.inherited.rewind_step": (3, {"mask": {**INHERITED, "inherited": {"run": OTHER, "weights": "rewound"}}}),
     "rewire": ({"rule": "set", "every": 2}, {}),
     "rewire.rule": ("rigl", {"rewire": REWIRE}),
     "rewire.every": (3, {"rewire": REWIRE}),
@@ -137,15 +145,24 @@ def test_the_knob_changes_something(knob, small, cache, tmp_path):
     change: dict = {last: value}
     for part in reversed(path):
         change = {part: change}
-    before, after = (_everything(RunSpec.model_validate(c), cache, tmp_path) for c in (base, laid_over(base, change)))
+    before, after = (_everything(_run(c), cache, tmp_path) for c in (base, laid_over(base, change)))
     assert before != after
+
+
+def _run(content: dict) -> RunSpec:
+    inherited = content["mask"].get("inherited")
+    if inherited is not None and inherited["run"] == OTHER:
+        other = {**content, "mask": DENSITY}
+        content = {**content, "mask": {**content["mask"], "inherited": {**inherited, "run": other}}}
+    return RunSpec.model_validate(content)
 
 
 def _everything(spec, cache, folder):
     rows: list = []
     chain = with_predecessors([spec])
-    emit = lambda run, new: rows.extend(new if run == spec else [])  # noqa: E731
-    results = {run.name: r for run, r in execute_group(chain, Surroundings(checkpoints=folder), cache, emit)}
-    result = results[spec.name]
+    where = Surroundings(checkpoints=folder, legacy=legacy(chain))
+    for before in chain[:-1]:
+        assert execute(before, where, cache).status == "finished"
+    result = execute(spec, where, cache, rows.extend)
     assert result.status == "finished", result.error
     return result.digest, result.execution, result.stacked, sorted(rows)

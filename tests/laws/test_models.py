@@ -126,6 +126,7 @@ def test_every_option_is_a_field_of_a_run_and_holds_the_models_default(name):
 OTHER_VALUES: dict[str, tuple[Any, ...]] = {
     "depth": (3, 8, 10),
     "width": (NARROW - 1,),
+    "widths": ((5, 3), (2, 3, 9, 4)),
     "activation": ("sigmoid",),
     "norm": ("none", "batch", "layer"),
     "norm_affine": (False,),

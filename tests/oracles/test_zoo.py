@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparseflow.core import stream
+from sparseflow.core import BadValue, stream, weight_shapes
 from sparseflow.models import materialise, models, sketch
 
 State = dict[str, Tensor]
@@ -58,6 +58,21 @@ def test_lenet_300_100():
         return affine(s, affine(s, h, "second").clamp_min(0), "output")
 
     agree(model, (2, 3, 4), by_definition)
+
+
+def test_widths_of_the_lenets_are_what_they_are_given():
+    small = filled("lenet-5", (1, 28, 28), widths=(1, 4, 25, 17))
+    assert [p.shape[0] for name, p in small.named_parameters() if name.endswith("weight")] == [1, 4, 25, 17, 4]
+    small = filled("lenet-300-100", (5,), widths=(7, 2))
+    assert [tuple(p.shape) for name, p in small.named_parameters() if name.endswith("weight")] == [
+        (7, 5),
+        (2, 7),
+        (4, 2),
+    ]
+    with pytest.raises(BadValue, match="4 whole numbers"):
+        filled("lenet-5", (1, 28, 28), widths=(1, 4))
+    with pytest.raises(BadValue, match="at least 1"):
+        filled("lenet-300-100", (5,), widths=(0, 4))
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])

@@ -10,7 +10,7 @@ from sparseflow.masks.matching import matching_rules
 from sparseflow.masks.overlap import Overlap, overlap
 from sparseflow.masks.overlap import total as total_overlap
 from sparseflow.masks.paths import LayerPaths, Paths, effective
-from sparseflow.masks.provenance import Provenance
+from sparseflow.masks.provenance import Provenance, misfits, shapes_of
 from sparseflow.masks.prune import check_options, own_options, prune
 from sparseflow.masks.rounds import next_round, rounds_to
 from sparseflow.masks.select import Scores, best, random_masks, random_subset, select
@@ -45,6 +45,7 @@ __all__ = [
     "load",
     "matching",
     "matching_rules",
+    "misfits",
     "next_round",
     "overlap",
     "own_options",
@@ -57,6 +58,7 @@ __all__ = [
     "rounds_to",
     "save",
     "select",
+    "shapes_of",
     "shuffled",
     "total_overlap",
     "uniform",

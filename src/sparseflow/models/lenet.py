@@ -7,6 +7,7 @@ from math import prod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparseflow.core import BadValue
 from sparseflow.models.activations import activations
 from sparseflow.models.catalog import models
 from sparseflow.models.layers import ConvUnit, Style, channels_of, flat_norm, linear, scaled
@@ -20,13 +21,14 @@ class LeNet300(nn.Module):
         input_shape: shape of one example; it is flattened.
         classes: number of outputs.
         width: units of the first hidden layer; the second in proportion.
+        widths: units of both, whatever `width` is.
         activation: name in `models.activations`.
         norm: "none", "batch" or "layer", between a hidden layer's linear map and its activation; the hidden
             layers have biases only without it.
         norm_affine: whether the normalisation has a learned scale and shift.
 
     Raises:
-        BadValue: for a width below 1 or another norm.
+        BadValue: for a width below 1, another number of widths or another norm.
     """
 
     def __init__(
@@ -35,12 +37,13 @@ class LeNet300(nn.Module):
         classes: int,
         *,
         width: int = 300,
+        widths: tuple[int, ...] | None = None,
         activation: str = "relu",
         norm: str = "none",
         norm_affine: bool = True,
     ) -> None:
         super().__init__()
-        sizes = [scaled(size, width, 300) for size in (300, 100)]
+        sizes = _sizes((300, 100), width, widths)
         bias = norm == "none"
         self.first, self.second = linear(prod(input_shape), sizes[0], bias=bias), linear(*sizes, bias=bias)
         self.first_norm, self.second_norm = (flat_norm(norm, size, norm_affine) for size in sizes)
@@ -53,6 +56,15 @@ class LeNet300(nn.Module):
         h = self.second_activation(self.second_norm(self.second(h)))
         out: Tensor = self.output(h)
         return out
+
+
+def _sizes(usual: tuple[int, ...], width: int, widths: tuple[int, ...] | None) -> list[int]:
+    """Of the hidden layers: as given, or the usual ones in proportion to the first one's width."""
+    if widths is None:
+        return [scaled(size, width, usual[0]) for size in usual]
+    if len(widths) != len(usual) or min(widths) < 1:
+        raise BadValue(f"widths must be {len(usual)} whole numbers of at least 1, such as {usual}, got {tuple(widths)}")
+    return list(widths)
 
 
 FIELD = 16
@@ -71,12 +83,13 @@ class LeNet5(nn.Module):
         input_shape: (channels, height, width).
         classes: number of outputs.
         width: channels of the first convolution; 16, 120 and 84 in proportion.
+        widths: channels of both convolutions and units of both hidden linear layers, whatever `width` is.
         activation: name in `models.activations`.
         norm: "none" or "batch", before every hidden activation; the hidden layers have biases only without it.
         norm_affine: whether the normalisation has a learned scale and shift.
 
     Raises:
-        BadValue: for a width below 1, an input that is no image, another norm.
+        BadValue: for a width below 1, another number of widths, an input that is no image, another norm.
     """
 
     def __init__(
@@ -85,6 +98,7 @@ class LeNet5(nn.Module):
         classes: int,
         *,
         width: int = 6,
+        widths: tuple[int, ...] | None = None,
         activation: str = "relu",
         norm: str = "none",
         norm_affine: bool = True,
@@ -94,7 +108,7 @@ class LeNet5(nn.Module):
         images = channels_of(input_shape, "lenet-5")
         height, breadth = input_shape[1:]
         self.padding = (*_border(breadth), *_border(height))
-        first, second, third, fourth = (scaled(size, width, 6) for size in (6, 16, 120, 84))
+        first, second, third, fourth = _sizes((6, 16, 120, 84), width, widths)
         self.first = ConvUnit(images, first, 5, style, padding=0)
         self.second = ConvUnit(first, second, 5, style, padding=0)
         self.pool = nn.MaxPool2d(2)

@@ -68,7 +68,7 @@ OUTCOME_CURVES = (
     Curve("test_accuracy", "test accuracy (%)", log=False, scale=100.0),
     Curve("val_accuracy", "validation accuracy (%)", log=False, scale=100.0),
 )
-FLOW_CURVES = tuple(Curve(name, MATH[name], log=True) for name in ("egf_2", "egf_1", "gf_2", "gf_1"))
+FLOW_CURVES = tuple(Curve(name, MATH[name], log=True) for name in ("squared", "egf_2", "egf_1", "gf_2", "gf_1"))
 
 OUTER, BEYOND = 0.05, 30.0
 """A logarithmic axis ends at so many times this quantile of its values, on either side, at the latest."""

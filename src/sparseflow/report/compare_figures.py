@@ -15,7 +15,13 @@ from sparseflow.report.figures import COLOURS, MARKERS, look, panels, save
 from sparseflow.stats import summary
 from sparseflow.study.analysis import MEMBERS, CellResult, MemberResult, Series, average_over_points
 
-MATH = {"gf_1": r"$\|g\|_1$", "gf_2": r"$\|g\|_2$", "egf_1": r"$EGF_1$", "egf_2": r"$EGF_2$"}
+MATH = {
+    "gf_1": r"$\|g\|_1$",
+    "gf_2": r"$\|g\|_2$",
+    "egf_1": r"$EGF_1$",
+    "egf_2": r"$EGF_2$",
+    "squared": r"$\|g \odot m\|_2^2$",
+}
 
 
 def accuracy_figure(results: Sequence[CellResult], layout: Layout, folder: Path) -> Figure:

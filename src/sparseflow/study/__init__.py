@@ -14,7 +14,7 @@ from sparseflow.study.analysis import (
     kendall_rows,
     smallest_effect,
 )
-from sparseflow.study.arms import Arm, ArmsSpec, Point, arms_of, references
+from sparseflow.study.arms import Arm, Point, arms_of, references
 from sparseflow.study.arms_analysis import (
     Against,
     ArmResult,
@@ -25,6 +25,7 @@ from sparseflow.study.arms_analysis import (
     first_runs,
     winners,
 )
+from sparseflow.study.arms_spec import ArmsSpec
 from sparseflow.study.build import (
     Network,
     active_at_the_end,
@@ -38,13 +39,15 @@ from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, wi
 from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
 from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
-from sparseflow.study.finding import masks_digest, predecessor, with_predecessors
+from sparseflow.study.finding import masks_digest
 from sparseflow.study.groups import grouped
+from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, presets, read_preset, validate
-from sparseflow.study.run import DataCache, RunResult, Surroundings, execute, execute_group
+from sparseflow.study.run import DataCache, RunResult, execute, execute_group
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
+from sparseflow.study.surroundings import Surroundings
 
 __all__ = [
     "DONE",
@@ -98,6 +101,7 @@ __all__ = [
     "first_runs",
     "grouped",
     "kendall_rows",
+    "legacy",
     "masks_digest",
     "maximum_width",
     "now",

@@ -4,121 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
+from typing import Any
 
 from sparseflow.core import BadSpec, UnknownName
-from sparseflow.study.axes import Axis, Combination, combined, label_of, set_twice
-from sparseflow.study.compare import MOST_PAIRS, Statistics
-from sparseflow.study.fields import Section
+from sparseflow.study.arms_spec import ArmsSpec, Entry
+from sparseflow.study.axes import Combination, combined, set_twice
 from sparseflow.study.read import no_such_field, overlay, validate
-from sparseflow.study.spec import RunSpec, content_hash
-
-FIRST_GRID_SEED = 1000
-"""Far from the seeds that people write, so that more seeds of a study leave the seeds of its choices alone."""
-
-
-def _seeds(value: Any) -> Any:
-    whole = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in whole) or value in (0, [], ()):
-        raise ValueError(f"write how many (3), or a list of whole numbers ([0, 1, 2]), got {value!r}")
-    if len(set(whole)) < len(whole):
-        raise ValueError(f"names a seed twice: {value!r}")
-    return tuple(value) if isinstance(value, list | tuple) else value
-
-
-Seeds = Annotated[Any, BeforeValidator(_seeds)]
-"""How many, or which."""
-
-
-class Entry(BaseModel):
-    """An arm, or a family of arms: sections of a run laid over the base's, beside what makes several of one."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    cross: dict[str, Axis] = {}
-    """Axes whose every combination is an arm; the last one makes the columns of a table."""
-    grid: dict[str, Axis] = {}
-    """Axes whose best combination is chosen, and then trained again on the study's seeds."""
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-def _entries(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"write a mapping from names to changes of the base, got {value!r}")
-    if not value:
-        raise ValueError("needs at least one arm")
-    return {str(name): {} if changes is None else changes for name, changes in value.items()}
-
-
-class ArmStatistics(Statistics):
-    """How arms are judged against their references."""
-
-    alternative: Literal["two-sided", "greater", "less"] = "two-sided"
-    """H1 of every test: the arm's test accuracy is another than its reference's, above it, or below it."""
-
-
-class ArmsSpec(Section):
-    """A study of named arms."""
-
-    kind: Literal["arms"] = "arms"
-    title: str = "Named arms"
-    description: str = ""
-    base: Mapping[str, Any] = {}
-    """Sections of a run that all arms share."""
-    seeds: Seeds = 3
-    grid_seeds: Seeds = 3
-    """Of the runs that a grid's choice is made on; a number starts at 1000."""
-    score: Literal["val", "test"] = "val"
-    """The split whose accuracy chooses a grid's winner; the papers' protocol is test. Test accuracy is reported."""
-    versus: str | None = None
-    """The reference of the tests: an arm, or an entry or a level of a cross, whose arms are then references place by
-    place (criterion `random` for every other criterion at the same density)."""
-    arms: Annotated[dict[str, Entry], BeforeValidator(_entries)]
-    statistics: ArmStatistics = ArmStatistics()
-
-    @field_validator("seeds")
-    @classmethod
-    def _few_enough(cls, seeds: Any) -> Any:
-        if (seeds if isinstance(seeds, int) else len(seeds)) > MOST_PAIRS:
-            raise ValueError(f"at most {MOST_PAIRS} seeds")
-        return seeds
-
-    @field_validator("versus", mode="before")
-    @classmethod
-    def _label(cls, versus: Any) -> Any:
-        return versus if versus is None else label_of(versus)
-
-    @model_validator(mode="after")
-    def _disjoint(self) -> ArmsSpec:
-        common = sorted(set(self.run_seeds) & set(self.choice_seeds))
-        if common and any(entry.grid for entry in self.arms.values()):
-            raise ValueError(
-                f"seeds and grid_seeds share {', '.join(map(str, common))}: a winner is run on other seeds than it was "
-                "chosen on"
-            )
-        return self
-
-    @property
-    def run_seeds(self) -> tuple[int, ...]:
-        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
-
-    @property
-    def choice_seeds(self) -> tuple[int, ...]:
-        given = self.grid_seeds
-        return tuple(FIRST_GRID_SEED + k for k in range(given)) if isinstance(given, int) else tuple(given)
-
-    def changes(self) -> dict[str, Any]:
-        """What differs from the defaults, as the store keeps it."""
-        return self.model_dump(mode="json", exclude_defaults=True)
-
-    @property
-    def study_name(self) -> str:
-        return f"arms-{content_hash(self.changes())[:12]}"
+from sparseflow.study.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -171,7 +63,7 @@ def arms_of(study: ArmsSpec) -> list[Arm]:
         BadSpec: listing every mistake once, with the place that made it.
     """
     problems: dict[str, None] = {}
-    arms = []
+    drafts = []
     for name, entry in study.arms.items():
         where = f"arms.{name}"
         known = [*RunSpec.model_fields, "cross", "grid"]
@@ -182,8 +74,9 @@ def arms_of(study: ArmsSpec) -> list[Arm]:
         own = {key: value for key, value in entry.changes.items() if key in RunSpec.model_fields}
         layers = [("base", study.base), (where, own)]
         for cell in combined(entry.cross):
-            points = _points(entry, [*layers, (f"{where}.cross", cell.changes)], f"{where}.grid", problems)
-            arms.append(Arm(name, cell.levels, points))
+            drafts.append(_Draft(name, entry, cell, [*layers, (f"{where}.cross", cell.changes)]))
+    making = _Making(drafts, problems)
+    arms = [Arm(draft.entry_name, draft.cell.levels, making.points(draft)) for draft in drafts]
     if not problems:
         problems |= dict.fromkeys([*_unscored(study, arms), *_repeated(arms), *_without_reference(study, arms)])
     if problems:
@@ -194,29 +87,78 @@ def arms_of(study: ArmsSpec) -> list[Arm]:
 Layer = tuple[str, Mapping[str, Any]]
 
 
-def _points(entry: Entry, layers: list[Layer], where: str, problems: dict[str, None]) -> tuple[Point, ...]:
-    made = [(choice, _run(layers, where, choice, problems)) for choice in combined(entry.grid)]
-    return tuple(Point(choice.levels, spec) for choice, spec in made if spec is not None)
+@dataclass(frozen=True)
+class _Draft:
+    """An arm as it is written."""
+
+    entry_name: str
+    entry: Entry
+    cell: Combination
+    layers: list[Layer]
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.entry_name, *self.cell.levels.values()])
 
 
-def _run(layers: list[Layer], where: str, choice: Combination, problems: dict[str, None]) -> RunSpec | None:
-    """The run that the layers make; a problem is laid to the last layer that sets its field."""
-    every = [*layers, (where, choice.changes)]
-    content: dict[str, Any] = {}
-    for place, changes in every:
-        if "seed" in changes:
-            problems[f"{place}.seed: leave it out; `seeds` names the seeds of all arms"] = None
-        content = overlay(content, changes)
-    content.pop("seed", None)
-    try:
-        return validate(RunSpec, content)
-    except BadSpec as error:
-        for problem in error.problems:
-            path = problem.partition(":")[0].split(".")
-            owner = next((place for place, changes in reversed(every) if _sets(changes, path)), None)
-            fallback = f"{layers[1][0]}: {problem.partition(': ')[2]}"  # fields of several sections together
-            problems[f"{owner}.{problem}" if owner else fallback] = None
-        return None
+class _Making:
+    """From what is written to runs; an arm whose mask is inherited from another arm has that one's run in its own."""
+
+    def __init__(self, drafts: Sequence[_Draft], problems: dict[str, None]) -> None:
+        self._drafts = {draft.name: draft for draft in drafts}
+        self._problems = problems
+        self._under_way: list[str] = []
+
+    def points(self, draft: _Draft) -> tuple[Point, ...]:
+        self._under_way.append(draft.name)
+        where = f"arms.{draft.entry_name}.grid"
+        made = [(choice, self._run([*draft.layers, (where, choice.changes)])) for choice in combined(draft.entry.grid)]
+        self._under_way.pop()
+        return tuple(Point(choice.levels, spec) for choice, spec in made if spec is not None)
+
+    def _run(self, layers: list[Layer]) -> RunSpec | None:
+        """The run that the layers make; a problem is laid to the last layer that sets its field."""
+        content: dict[str, Any] = {}
+        for place, changes in layers:
+            if "seed" in changes:
+                self._problems[f"{place}.seed: leave it out; `seeds` names the seeds of all arms"] = None
+            content = overlay(content, changes)
+        content.pop("seed", None)
+        try:
+            link = _linked_arm(content)
+            if link is not None:
+                run = self._linked(link)
+                if run is None:
+                    return None  # said at that arm
+                content = overlay(content, {"mask": {"inherited": {"run": run.changes()}}})
+            return validate(RunSpec, content)
+        except BadSpec as error:
+            for problem in error.problems:
+                path = problem.partition(":")[0].split(".")
+                owner = next((place for place, changes in reversed(layers) if _sets(changes, path)), None)
+                fallback = f"{layers[1][0]}: {problem.partition(': ')[2]}"  # fields of several sections together
+                self._problems[f"{owner}.{problem}" if owner else fallback] = None
+            return None
+
+    def _linked(self, name: str) -> RunSpec | None:
+        field = "mask.inherited.run"
+        if name not in self._drafts:
+            raise BadSpec([f"{field}: {UnknownName('arm', name, self._drafts)}"])
+        if name in self._under_way:
+            circle = " -> ".join([*self._under_way[self._under_way.index(name) :], name])
+            raise BadSpec([f"{field}: arms inherit from each other in a circle ({circle})"])
+        if self._drafts[name].entry.grid:
+            raise BadSpec([f"{field}: {name} has a grid, whose winner is not known yet; name an arm without one"])
+        points = self.points(self._drafts[name])
+        return points[0].spec if points else None
+
+
+def _linked_arm(content: Mapping[str, Any]) -> str | None:
+    """The arm that the mask is inherited from, where one is named."""
+    mask = content.get("mask")
+    inherited = mask.get("inherited") if isinstance(mask, Mapping) else None
+    run = inherited.get("run") if isinstance(inherited, Mapping) else None
+    return run if isinstance(run, str) else None
 
 
 def _sets(changes: Any, path: Sequence[str]) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 
 from sparseflow.stats import Estimate, WilcoxonResult, hodges_lehmann, holm, summary, wilcoxon
 from sparseflow.study.analysis import MemberResult, member_result
-from sparseflow.study.arms import Arm, ArmsSpec, ArmStatistics, Point, references
+from sparseflow.study.arms import Arm, Point, references
+from sparseflow.study.arms_spec import ArmsSpec, ArmStatistics
 from sparseflow.study.drive import Results, Sequel
 from sparseflow.study.facts import DataFacts, FactsOf
 from sparseflow.study.spec import RunSpec
@@ -91,7 +92,8 @@ def winners(study: ArmsSpec, arms: Sequence[Arm], facts: FactsOf) -> Sequel | No
         chosen = [choose(study, arm, results, facts).winner for arm in grids]
         return [point.at(seed) for seed in study.run_seeds for point in chosen if point is not None]
 
-    return Sequel(len(grids) * len(study.run_seeds), runs) if grids else None
+    candidates = [point.at(seed) for seed in study.run_seeds for arm in grids for point in arm.points]
+    return Sequel(len(grids) * len(study.run_seeds), runs, candidates) if grids else None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from sparseflow.masks import matching_rules, random_masks
 from sparseflow.models import materialise, models, sketch
 from sparseflow.sparse import choose, compact
 from sparseflow.study.finding import Source, budget_of, find_masks, weights_in_question
+from sparseflow.study.lineage import predecessor, rewound_to
 from sparseflow.study.spec import ModelSpec, RunSpec
 from sparseflow.train import Plan, make_optimizer, make_schedule, obstacle, optimizers, parameter_groups
 
@@ -84,6 +85,9 @@ def active_at_the_end(spec: RunSpec, input_shape: tuple[int, ...], classes: int)
         BadSpec: if the budget cannot be had from this network.
     """
     mask = spec.mask
+    if mask.inherited is not None:
+        before = predecessor(spec)
+        return None if before is None else active_at_the_end(before, input_shape, classes)
     if mask.file is not None or (mask.lottery is not None and mask.lottery.round > 0 and mask.density is None):
         return None
     if mask.density is None and mask.densities is None:
@@ -102,6 +106,7 @@ def stacks(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> bool:
         spec.train.stack == "never"
         or mask.execution == "compact"
         or mask.lottery is not None
+        or mask.inherited is not None
         or mask.gradual is not None
         or spec.rewire is not None
     ):
@@ -187,15 +192,14 @@ def _convert(
 
 
 def _start_seed(spec: RunSpec) -> int:
-    lottery = spec.mask.lottery
-    fresh = lottery is not None and lottery.weights == "fresh"
+    """Fresh weights are drawn apart from those that the run before began with."""
+    fresh = predecessor(spec) is not None and rewound_to(spec) is None
     return stream_seed(spec.seed, "fresh") if fresh else spec.seed
 
 
 def _keeps_values(spec: RunSpec) -> bool:
     """Whether the values of the network that the mask was found in are those to train."""
-    lottery = spec.mask.lottery
-    return spec.mask.gradual is not None or (lottery is not None and lottery.weights == "rewound")
+    return spec.mask.gradual is not None or rewound_to(spec) is not None
 
 
 def _draw_active(spec: RunSpec, model: nn.Module, masks: Masks, input_shape: tuple[int, ...], classes: int) -> None:

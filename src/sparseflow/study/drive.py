@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from sparseflow.core import BadStore, SparseflowError
 from sparseflow.study.facts import FactsOf
-from sparseflow.study.finding import with_predecessors
 from sparseflow.study.groups import grouped
+from sparseflow.study.lineage import legacy, with_predecessors
 from sparseflow.study.lock import locked
 from sparseflow.study.pool import Event, run_pool
-from sparseflow.study.run import Surroundings
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store
+from sparseflow.study.surroundings import Surroundings
 from sparseflow.train import checkpoint
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -50,10 +50,12 @@ class Sequel:
     Attributes:
         count: how many there will be.
         runs: those that the results (run name -> fields) already determine.
+        candidates: every run that it may turn out to be.
     """
 
     count: int
     runs: Callable[[Results], Sequence[RunSpec]]
+    candidates: Sequence[RunSpec]
 
 
 def drive(
@@ -82,6 +84,7 @@ def drive(
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
     agenda = _Agenda(with_predecessors(runs), sequel)
+    surroundings = replace(surroundings, legacy=legacy(agenda.possible))
     with locked(out):
         store = Store(out, create=True)
         try:
@@ -129,6 +132,7 @@ class _Agenda:
         self._first, self._sequel = first, sequel
         self.count = len(first) + (sequel.count if sequel else 0)
         self.phases = range(2 if sequel else 1)
+        self.possible = with_predecessors([*first, *(sequel.candidates if sequel else ())])
 
     def known(self, store: Store) -> list[RunSpec]:
         """Every run that can be named now."""

@@ -13,10 +13,11 @@ import torch
 from sparseflow.core import stream
 from sparseflow.data import Prepared
 from sparseflow.study.build import build, optimizer_for, plan_for, stacks
-from sparseflow.study.finding import first_round
 from sparseflow.study.groups import MOST_TOGETHER, shape_key
-from sparseflow.study.run import DataCache, Surroundings, source_for
+from sparseflow.study.lineage import first_round, predecessor
+from sparseflow.study.run import DataCache, source_for
 from sparseflow.study.spec import RunSpec
+from sparseflow.study.surroundings import Surroundings
 from sparseflow.train import Stack, Trainer
 
 _WARM_UP, _STEPS, _SECONDS = 1, 5, 1.0
@@ -91,7 +92,12 @@ class Estimator:
 
 def _timeable(spec: RunSpec) -> RunSpec:
     """The run, or one that takes as long and needs no other run to have ended."""
-    return first_round(spec) if spec.mask.lottery is not None else spec
+    if spec.mask.inherited is None:
+        return first_round(spec)
+    before = predecessor(spec)
+    assert before is not None
+    same = _timeable(before).mask.model_copy(update={"gradual": None, "execution": spec.mask.execution})
+    return spec.model_copy(update={"mask": same})
 
 
 class _Timed(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import BadSpec, BadValue, Batch, Loss, Masks, Shapes, SparseflowError, state_digest
+from sparseflow.core import BadSpec, BadValue, Batch, Loss, Masks, Shapes, SparseflowError, state_digest, weight_shapes
 from sparseflow.masks import (
     Budget,
     budgets,
     count,
     load,
     matching,
+    misfits,
     next_round,
     own_options,
     prunable,
     prune,
+    shapes_of,
     shuffled,
     without,
 )
+from sparseflow.study.lineage import predecessor, rewound_to
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import GradualMagnitude, Rule, checkpoint
 
@@ -35,44 +38,13 @@ class Source:
     Attributes:
         batches: gives the scoring batches.
         final: run name -> file of its kept network.
-        rewind: run name -> file of the weights to go back to.
+        rewind: run name, step -> file of the weights to go back to.
     """
 
     batches: Callable[[], list[Batch]]
     loss: Loss
     final: Callable[[str], Path | None] = lambda name: None
-    rewind: Callable[[str], Path | None] = lambda name: None
-
-
-def predecessor(spec: RunSpec) -> RunSpec | None:
-    """The run that must have ended before this one can begin: the round of the lottery before its own."""
-    lottery = spec.mask.lottery
-    if lottery is None or lottery.round == 0:
-        return None
-    before = lottery.model_copy(update={"round": lottery.round - 1, "weights": "rewound"})
-    # Not reached by the round before, the target is none of its business.
-    mask = spec.mask.model_copy(
-        update={"lottery": before, "density": None, "budget": None, "shuffle": False, "execution": "auto"}
-    )
-    return spec.model_copy(update={"mask": mask})
-
-
-def first_round(spec: RunSpec) -> RunSpec:
-    """Round 0 of the run's lottery, whose weights later rounds go back to."""
-    while (before := predecessor(spec)) is not None:
-        spec = before
-    return spec
-
-
-def with_predecessors(runs: Iterable[RunSpec]) -> list[RunSpec]:
-    """The runs, each once, and all that must have ended before them."""
-    found: dict[str, RunSpec] = {}
-    for run in runs:
-        chain = [run]
-        while (before := predecessor(chain[-1])) is not None:
-            chain.append(before)
-        found |= {spec.name: spec for spec in reversed(chain)}
-    return list(found.values())
+    rewind: Callable[[str, int], Path | None] = lambda name, step: None
 
 
 def weights_in_question(spec: RunSpec, model: nn.Module) -> tuple[Shapes, set[str]]:
@@ -116,7 +88,7 @@ def rule_for(spec: RunSpec, model: nn.Module) -> Callable[[int], Rule | None]:
 def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
     """The masks that training starts with (none in round 0 of a lottery), found in the dense network as it was drawn.
 
-    A round of the lottery with rewound weights also puts those into the model.
+    Where weights are rewound, it also puts those into the model.
 
     Raises:
         BadSpec: if the mask cannot be had from this network.
@@ -128,8 +100,14 @@ def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Ten
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
     if mask.file is not None:
         found = _read(mask.file, mask.digest, model)
+    elif mask.inherited is not None:
+        found = _inherited(spec, model, source)
     else:
         found = _ticket(spec, model, source) if mask.lottery is not None else _pruned(spec, model, source)
+    if (start := rewound_to(spec)) is not None:
+        run, step = start
+        kept = _kept(source.rewind(run.name, step), f"the weights of step {step} of the run {run.name}")
+        model.load_state_dict(kept["state_dict"])
     return shuffled(found, spec.seed) if mask.shuffle else found
 
 
@@ -168,13 +146,23 @@ def _pruned(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor
         raise BadSpec([f"mask: {error}"]) from None
 
 
+def _inherited(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
+    before = predecessor(spec)
+    assert before is not None
+    found = _kept(source.final(before.name), f"the masks of the run {before.name}")["masks"]
+    known = weight_shapes(model)
+    if wrong := misfits(shapes_of(found), {name: shape for name, shape in known.items() if name in found}):
+        raise BadSpec([f"mask.inherited.run: masks of another model: {'; '.join(wrong)}"])
+    return {name: found[name] for name in known if name in found}
+
+
 def _ticket(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
     lottery, before = spec.mask.lottery, predecessor(spec)
     assert lottery is not None
     shapes, dense = weights_in_question(spec, model)
     if before is None:
         return {}
-    kept = _kept(source.final(before.name), f"round {lottery.round} of the lottery", f"round {lottery.round - 1}")
+    kept = _kept(source.final(before.name), f"the network of round {lottery.round - 1} of the lottery")
     masks = {name: kept["masks"].get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in shapes.items()}
     ranked = {name: mask for name, mask in masks.items() if name not in dense}
     found = next_round(
@@ -187,9 +175,6 @@ def _ticket(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor
         empty=spec.mask.empty,
         seed=spec.seed,
     )
-    if lottery.weights == "rewound":
-        start = _kept(source.rewind(first_round(spec).name), f"round {lottery.round} of the lottery", "round 0")
-        model.load_state_dict(start["state_dict"])
     return masks | found
 
 
@@ -203,11 +188,11 @@ def _target(spec: RunSpec, shapes: Shapes, dense: Collection[str]) -> Budget:
     return without(budget_of(spec, shapes, dense), shapes, dense)
 
 
-def _kept(path: Path | None, who: str, whose: str) -> dict[str, Any]:
+def _kept(path: Path | None, what: str) -> dict[str, Any]:
     content = None if path is None or not path.is_file() else checkpoint.load(path)
     if content is None:
         raise SparseflowError(
-            f"{who} begins with the network that {whose} leaves in the output folder, and it is not there: "
-            "the run failed, or its file was removed"
+            f"this run begins with {what}, which should be in the output folder and is not: that run failed, or its "
+            "file was removed"
         )
     return content

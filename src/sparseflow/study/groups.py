@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sparseflow.study.build import stacks
 from sparseflow.study.facts import FactsOf
-from sparseflow.study.finding import first_round
+from sparseflow.study.lineage import first_round
 from sparseflow.study.masked import MaskSpec
 from sparseflow.study.spec import InitSpec, RunSpec
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from sparseflow.core import BadValue
 from sparseflow.masks import Gradual, budgets, check_options, criteria, matching_rules, rounds_to
 from sparseflow.study.fields import Density, Positive, Section, Share, Whole, fraction, known_in
+
+SOURCES = ("twin_width", "density", "densities", "file", "lottery", "inherited")
+"""Fields that say what the masks are; one of them, but that a lottery may have a density to end at."""
 
 
 class GradualSpec(Section):
@@ -50,6 +54,25 @@ class LotterySpec(Section):
     """Or: the round's mask with a new initial draw, trained from step 0."""
 
 
+class InheritedSpec(Section):
+    """The mask that another run ended with, whatever found it."""
+
+    run: Mapping[str, Any]
+    """That run: its fields that differ from the defaults. In a study of arms also the name of an arm."""
+    seed: Annotated[Whole, Field(ge=0)] | None = None
+    """That run's seed; this run's by default."""
+    weights: Literal["fresh", "rewound"] = "fresh"
+    """Start from a new draw, or from that run's weights of an early step."""
+    rewind_step: Annotated[Whole, Field(ge=0)] = 0
+    """The step whose weights are rewound to; schedule and data order go on from there."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> InheritedSpec:
+        if self.weights == "fresh" and self.rewind_step:
+            raise ValueError("rewind_step needs weights = rewound")
+        return self
+
+
 class MaskSpec(Section):
     """Which weights are active; none given, the network is dense."""
 
@@ -66,6 +89,8 @@ class MaskSpec(Section):
     """Of the masks in the file, so that other masks are another run."""
     lottery: LotterySpec | None = None
     """Or: those of a round of iterative pruning; the density, if there is one, is where the rounds end."""
+    inherited: InheritedSpec | None = None
+    """Or: those that another run ended with."""
     gradual: GradualSpec | None = None
     """Reach the density during training."""
     criterion: str = "random"
@@ -131,7 +156,7 @@ class MaskSpec(Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> MaskSpec:
-        given = [n for n in ("twin_width", "density", "densities", "file", "lottery") if getattr(self, n) is not None]
+        given = [n for n in SOURCES if getattr(self, n) is not None]
         if len(given) > 1 and given != ["density", "lottery"]:
             raise ValueError(f"give {' or '.join(given)}, not {'both' if len(given) == 2 else 'all'}")
         self._check_lottery()
@@ -161,7 +186,8 @@ class MaskSpec(Section):
         counted = self.density is not None or self.densities is not None
         scored = self.criterion != "random"
         facts = criteria.entry(self.criterion).facts
-        found = self.sparse or self.lottery is not None
+        from_elsewhere = self.file is not None or self.inherited is not None
+        found = counted or self.lottery is not None
         needs = [
             ("criterion", counted, "density or densities"),
             ("digest", self.file is not None, "file"),
@@ -171,11 +197,11 @@ class MaskSpec(Section):
             ("examples", facts["needs_batches"], "a criterion that looks at examples"),
             ("mode", facts["runs_model"], "a criterion that runs the network"),
             ("options", counted, "density"),
-            ("exclude", found and self.twin_width is None and self.file is None, "density or lottery"),
-            ("dense", found and self.twin_width is None and self.file is None, "density or lottery"),
-            ("empty", found and self.twin_width is None and self.file is None, "density or lottery"),
-            ("shuffle", self.file is not None or self.lottery is not None or (scored and self.gradual is None),
-             "a mask with structure: file, lottery or a criterion other than random"),
+            ("exclude", found, "density or lottery"),
+            ("dense", found, "density or lottery"),
+            ("empty", found, "density or lottery"),
+            ("shuffle", from_elsewhere or self.lottery is not None or (scored and self.gradual is None),
+             "a mask with structure: file, lottery, inherited or a criterion other than random"),
         ]  # fmt: skip
         for name, met, what in needs:
             if not met and getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
@@ -190,7 +216,7 @@ class MaskSpec(Section):
         """Whether some weights are inactive at the end."""
         if self.lottery is not None:
             return self.lottery.round > 0
-        return any(x is not None for x in (self.twin_width, self.density, self.densities, self.file))
+        return any(getattr(self, name) is not None for name in SOURCES)
 
     @property
     def drawn(self) -> bool:

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import torch
 
-from sparseflow.study.finding import predecessor
-from sparseflow.study.run import DataCache, Row, RunResult, Surroundings, execute_group
+from sparseflow.study.lineage import predecessor
+from sparseflow.study.run import DataCache, Row, RunResult, execute_group
 from sparseflow.study.spec import RunSpec
+from sparseflow.study.surroundings import Surroundings
 
 ATTEMPTS = 3
 """How often a run whose worker dies is tried."""
@@ -46,7 +47,8 @@ def run_pool(
 ) -> None:
     """Execute runs on `jobs` worker processes and report everything to `handle`, in this process.
 
-    A task is a run, or a group of runs that a worker carries out together (`study.groups`).
+    A task is a run, or a group of runs that a worker carries out together (`study.groups`). It waits until no run is
+    left to do that one of its own begins with.
 
     A run that raises ends as "failed" with its traceback. Runs whose worker dies are tried again, from their
     checkpoints, up to `ATTEMPTS` times, in the last attempt each by itself. If this process dies, its workers exit. On
@@ -99,12 +101,22 @@ class _Pool:
             while self._tasks and len(self._workers) < self._jobs:
                 self._workers.append(_Worker(self._context, self._surroundings))
             for worker in self._workers:
-                if worker.task is None and self._tasks:
-                    self._assign(worker)
+                if worker.task is None and (task := self._next()) is not None:
+                    self._assign(worker, task)
             self._listen(0.5)
 
-    def _assign(self, worker: _Worker) -> None:
-        worker.task = self._tasks.popleft()
+    def _next(self) -> _Task | None:
+        """The first task that waits for no other, taken out; None where all of them wait for one in hand."""
+        in_hand = [worker.task for worker in self._workers if worker.task is not None]
+        ahead = {run.name: task for task in [*in_hand, *self._tasks] for run in task.runs}
+        for task in self._tasks:
+            if all(ahead.get(before.name, task) is task for before in map(predecessor, task.runs) if before):
+                self._tasks.remove(task)
+                return task
+        return None
+
+    def _assign(self, worker: _Worker, task: _Task) -> None:
+        worker.task = task
         try:
             worker.pipe.send(("run", [spec.changes() for spec in worker.task.runs]))
         except OSError:

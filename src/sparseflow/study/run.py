@@ -18,48 +18,17 @@ from sparseflow.core import BadSpec, Batch, Masks, Metric, Moment, Probe, Sparse
 from sparseflow.data import Dataset, Prepared, Watch, load, prepare, stratified
 from sparseflow.measure import GradientFlowProbe, gradient_flow
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
-from sparseflow.study.finding import Source, predecessor, rule_for
+from sparseflow.study.finding import Source, rule_for
 from sparseflow.study.fingerprint import fingerprint
+from sparseflow.study.lineage import predecessor, rewound_to
 from sparseflow.study.spec import DataSpec, RunSpec
-from sparseflow.train import Outcome, ProbeChange, Stack, Trainer, checkpoint, forward_flops
+from sparseflow.study.surroundings import Surroundings, keep_network
+from sparseflow.train import Outcome, ProbeChange, Stack, Trainer, forward_flops
 
 Row = tuple[int, float, str, str, float]
 """(step, epoch, metric, layer, value)."""
 
 FLUSH_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Where a run happens; none of it changes its numbers on one machine, so none of it is in its name."""
-
-    data_root: str | None = None
-    checkpoints: Path | None = None
-    device: str = "cpu"
-    threads: int = 1
-    checkpoint_seconds: float = 5.0
-    """An epoch's end writes a checkpoint when waiting for the next would leave more than this unsaved."""
-    keep: bool = False
-    """Keep the final network (a dense state_dict and its masks) beside the checkpoints."""
-
-    def final_path(self, name: str) -> Path | None:
-        """Of a run's final network, where it is kept."""
-        return self.checkpoints / f"{name}.final.pt" if self.checkpoints else None
-
-    def rewind_path(self, name: str) -> Path | None:
-        """Of the weights that the rounds of a lottery go back to."""
-        return self.checkpoints / f"{name}.rewind.pt" if self.checkpoints else None
-
-    def kept_paths(self, spec: RunSpec) -> list[Path]:
-        """What a run leaves beside its results: asked for, or because a later round begins with it."""
-        lottery = spec.mask.lottery
-        paths = [self.final_path(spec.name)] if self.keep or lottery is not None else []
-        if lottery is not None and lottery.round == 0:
-            paths.append(self.rewind_path(spec.name))
-        return [path for path in paths if path is not None]
-
-    def resume_path(self, name: str) -> Path | None:
-        return self.checkpoints / f"{name}.resume.pt" if self.checkpoints else None
 
 
 @dataclass
@@ -182,7 +151,7 @@ def execute_group(
             unfinished[spec.name] = "stopped" if ended == "stopped" else "failed"
             yield (
                 spec,
-                RunResult(unfinished[spec.name], error="" if ended == "stopped" else f"the round before it {ended}"),
+                RunResult(unfinished[spec.name], error="" if ended == "stopped" else f"the run before it {ended}"),
             )
             continue
         try:
@@ -263,7 +232,7 @@ class _Run:
             probe_change=_probe_change(spec),
             flops_of=lambda masks: forward_flops(network.model, masks, example),
         )
-        _check_rewind(spec, self.trainer.total_steps)
+        _check_rewind(spec, surroundings, _start_step(spec), self.trainer.total_steps)
         if self.trainer.resume() == "damaged":
             self._notes += (_DAMAGED,)
         self._resumed_at = self.trainer.epoch
@@ -274,9 +243,9 @@ class _Run:
         """What is known of the run now that it has ended; its last rows are emitted."""
         self._outbox.flush()
         network, trainer = self.network, self.trainer
-        final_path = self._surroundings.final_path(self.spec.name)
-        if final_path in self._surroundings.kept_paths(self.spec) and outcome.status != "stopped":
-            _keep(network.model, trainer.sparse.masks, self.spec, final_path)
+        final_path = self._surroundings.kept_path(self.spec)
+        if final_path is not None and outcome.status != "stopped":
+            keep_network(network.model, trainer.sparse.masks, self.spec, final_path)
         return RunResult(
             status=outcome.status,
             final=outcome.final,
@@ -298,11 +267,12 @@ class _Run:
         )
 
     def _keep_rewind(self) -> dict[int, Callable[[], None]]:
-        """Round 0 of a lottery keeps the weights that its later rounds go back to."""
-        lottery, path = self.spec.mask.lottery, self._surroundings.rewind_path(self.spec.name)
-        if lottery is None or lottery.round > 0 or path is None:
-            return {}
-        return {lottery.rewind_step: lambda: _keep(self.network.model, {}, self.spec, path)}
+        """The weights of early steps that other runs go back to are kept as they come."""
+
+        def keep(path: Path) -> Callable[[], None]:
+            return lambda: keep_network(self.network.model, {}, self.spec, path)
+
+        return {step: keep(path) for step, path in self._surroundings.rewind_paths(self.spec).items()}
 
 
 def source_for(spec: RunSpec, data: Prepared, surroundings: Surroundings) -> Source:
@@ -315,17 +285,20 @@ def source_for(spec: RunSpec, data: Prepared, surroundings: Surroundings) -> Sou
     return Source(batches, plan_for(spec).loss, surroundings.final_path, surroundings.rewind_path)
 
 
-def _check_rewind(spec: RunSpec, steps: int) -> None:
-    lottery = spec.mask.lottery
-    if lottery is not None and lottery.rewind_step >= steps:
-        raise BadSpec([f"mask.lottery.rewind_step {lottery.rewind_step} is past the training's {steps} steps"])
+def _check_rewind(spec: RunSpec, surroundings: Surroundings, begun: int, steps: int) -> None:
+    """A training that begins at a step, or leaves its weights of one, must come by it."""
+    start = rewound_to(spec)
+    for step in [*surroundings.rewind_paths(spec), *([start[1]] if start is not None else [])]:
+        if step >= steps:
+            raise BadSpec([f"rewind_step {step} is past the training's {steps} steps"])
+        if step < begun:
+            raise BadSpec([f"rewind_step {step} is before step {begun}, from which the training itself goes on"])
 
 
 def _start_step(spec: RunSpec) -> int:
     """Rewound weights go on with the schedule and the data order of the step that they were taken at."""
-    lottery = spec.mask.lottery
-    rewound = lottery is not None and lottery.round > 0 and lottery.weights == "rewound"
-    return lottery.rewind_step if lottery is not None and rewound else 0
+    start = rewound_to(spec)
+    return 0 if start is None else start[1]
 
 
 _DAMAGED = "a damaged checkpoint was set aside (.bad) and the run started afresh"
@@ -365,12 +338,6 @@ def _probe_change(spec: RunSpec) -> ProbeChange | None:
         return {Metric("gradient_norm"): sqrt(flow.squared)}
 
     return measure
-
-
-def _keep(model: nn.Module, masks: Masks, spec: RunSpec, path: Path) -> None:
-    state = {name: t.detach().cpu() for name, t in model.state_dict().items()}
-    kept = {name: mask.cpu() for name, mask in masks.items()}
-    checkpoint.save(path, {"spec": spec.changes(), "state_dict": state, "masks": kept})
 
 
 class _Outbox:

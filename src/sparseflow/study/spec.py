@@ -17,12 +17,13 @@ from pydantic import (
     model_validator,
 )
 
-from sparseflow.core import BadValue, SparseflowError, UnknownName
+from sparseflow.core import BadSpec, BadValue, SparseflowError, UnknownName
 from sparseflow.data import check_name, crops, is_decoded
 from sparseflow.init import Scheme, initialisations
 from sparseflow.models import activations, models, sketch
 from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
 from sparseflow.study.masked import MaskSpec
+from sparseflow.study.read import validate
 from sparseflow.study.rewired import RewireSpec
 from sparseflow.train import make_schedule, optimizers, resolve_implementation, schedules
 
@@ -77,6 +78,8 @@ class ModelSpec(Section):
     """Hidden layers of mlp; layers as the paper of a ResNet counts them."""
     width: Positive | None = None
     """Units or channels of the first layer or stage; None for mlp's input size + 4 (001 sec. 3.2.1)."""
+    widths: tuple[Positive, ...] | None = None
+    """Of every hidden layer of a LeNet, in place of `width`."""
     activation: str | None = None
     norm: Literal["none", "batch", "layer"] | None = None
     norm_affine: bool | None = None
@@ -275,6 +278,25 @@ class RunSpec(Section):
     measure: MeasureSpec = MeasureSpec()
     seed: Annotated[Whole, Field(ge=0)] = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_writing(cls, content: Any) -> Any:
+        """However the run that a mask is inherited from was written, its fields stand for the same run."""
+        if not isinstance(content, Mapping) or not isinstance(mask := content.get("mask"), Mapping):
+            return content
+        inherited = mask.get("inherited")
+        if not isinstance(inherited, Mapping) or not isinstance(written := inherited.get("run"), Mapping):
+            return content
+        if "seed" in written:
+            raise ValueError("mask.inherited.run.seed: leave it out; mask.inherited.seed names that run's seed")
+        try:
+            run = validate(RunSpec, written)
+        except BadSpec as error:
+            raise ValueError("; ".join(f"mask.inherited.run.{problem}" for problem in error.problems)) from None
+        if not run.mask.sparse:
+            raise ValueError("mask.inherited.run: that run is dense: it has no mask to inherit")
+        return {**content, "mask": {**mask, "inherited": {**inherited, "run": run.changes()}}}
+
     @model_validator(mode="after")
     def _coherent(self) -> RunSpec:
         self._check_together()
@@ -289,7 +311,8 @@ class RunSpec(Section):
         masked = self.mask.sparse or self.mask.lottery is not None
         if not masked and self.mask.execution != "auto":
             raise ValueError(
-                f"mask.execution {self.mask.execution!r} needs a mask: set mask.twin_width, density, file or lottery"
+                f"mask.execution {self.mask.execution!r} needs a mask: set mask.twin_width, density, file, lottery or "
+                "inherited"
             )
         if self.rewire is not None and (not self.mask.sparse or self.mask.gradual is not None):
             raise ValueError("rewire needs a mask that training starts with (mask.density ...), and no mask.gradual")

@@ -54,7 +54,7 @@ class Trainer:
         fingerprint: what the bits depend on; `mixed` says whether a resumed part ran under another one.
         start_step: go on from the weights of this step: with its learning rate, its place in the data order and in the
             augmentation. A `Stack` trains from step 0 only.
-        at_steps: step -> what to do after it (0: before the first), for `run`.
+        at_steps: step -> what to do after it (0: before the first).
         rule: makes what changes masks along the training, for `run`, from the number of its steps.
         probe_change: measures on the step's own batch just before and just after masks change.
         flops_of: masks -> floating-point operations of a forward pass on one example.
@@ -130,7 +130,7 @@ class Trainer:
     def run(self) -> Outcome:
         """Train to the end; call `resume` before to go on from a checkpoint."""
         self.start()
-        self._do_what_is_due()
+        self.do_what_is_due()
         while self.epoch < self.plan.epochs:
             epoch_began = time.monotonic()
             loss = self._train_epoch()
@@ -157,14 +157,15 @@ class Trainer:
         with global_stream(plan.seed, "dropout", self.epoch):
             for indices in self.data.train.announced(order[begun:]):
                 total += self.train_step(indices, draws).double() * len(indices)
-                self._do_what_is_due()
+                self.do_what_is_due()
                 if self.step in self._at_points:
                     values = [probe(self.model, self.sparse.masks) for probe in self.probes]
                     self.measure(self.evaluate(), values)
                     self.model.train()
         return float(total) / (self.examples - seen)
 
-    def _do_what_is_due(self) -> None:
+    def do_what_is_due(self) -> None:
+        """What `at_steps` asks for after the steps taken so far."""
         if self.step in self.at_steps:
             self.at_steps[self.step]()
 
@@ -199,6 +200,7 @@ class Trainer:
         self._flops_before, self._examples_before = self.training_flops, self.examples
         self.example_flops = self._flops_of(self.sparse.masks)
         shares = {Metric("density"): self.sparse.density(), Metric("explored"): self.sparse.explored_share()}
+        shares |= {Metric("density", name): density for name, density in self.sparse.densities().items()}
         self._note(self._changed | shares)
         self._changed = {}
 

@@ -229,6 +229,11 @@ class Sparse:
         active, total = self._counts()
         return active / total if total else float("nan")
 
+    def densities(self) -> dict[str, float]:
+        """Weight name -> the fraction of it that is active, in [0, 1], of those that have a mask."""
+        counts, shapes = active_counts(self.model, self.masks), weight_shapes(self.model)
+        return {name: counts[name] / shapes[name].numel() for name in self.masks}
+
     def _counts(self) -> tuple[int, int]:
         """(active, all) weights that have a mask, each shared one counted once."""
         counts, shapes, carriers = (

@@ -62,6 +62,7 @@ class Stack:
         """Train to the end; the outcomes in the order of the trainings."""
         for trainer in self._live:
             trainer.start(1.0 / len(self._live))
+            trainer.do_what_is_due()
         while self._live and self._lead.epoch < self._lead.plan.epochs:
             began = time.monotonic()
             self._end_epoch(self.train_epoch())
@@ -118,6 +119,8 @@ class Stack:
         points = frozenset(lead.points)
         for (indices, y), into in zip(batches, losses, strict=True):
             self.train_step(indices, y, into, augment, dropout)
+            for trainer in live:
+                trainer.do_what_is_due()
             if lead.step in points:
                 self.measure()
         sizes = [y.shape[1] for _, y in batches]
