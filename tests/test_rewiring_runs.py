@@ -55,6 +55,8 @@ def test_what_every_update_did_is_recorded(execution, rewired, cache):
         dropped, grown = series["dropped", layer], series["grown", layer]
         assert dropped == grown
         assert 0 < dropped[0][1] < 0.5 * result.active[layer]
+        assert len(series["density", layer]) == 6
+        assert len({value for _, value in series["density", layer]}) == 1
     explored = [value for _, value in series["explored", ""]]
     assert explored == sorted(explored)
     assert 0.3 < explored[0] < explored[-1] <= 1.0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sparseflow.measure import MEASURES
 from sparseflow.report import arms_figures as figures
 from sparseflow.report import arms_tables as tables
+from sparseflow.report import arms_updates as updates
 from sparseflow.report.blocks import Block, Section, Text, write_csv
 from sparseflow.report.common import provenance
 from sparseflow.report.registry import Report, Study, reports
@@ -26,7 +27,8 @@ def arms_report(study: Study) -> Report:
     write_csv(study.folder / "runs.csv", header, rows)
     write_csv(study.folder / "arms.csv", *tables.arm_rows(results, known, facts))
     _write_choices(study, results)
-    reference = next((r for r in results if r.arm.name == spec.versus), None)
+    updates.write_rows(study, results)
+    material = _material(study, spec, results)
     tested = any(r.against for r in results)
     ended = {name: known[name] for name in {str(row[0]) for row in rows} if name in known}
     sections = [
@@ -38,11 +40,12 @@ def arms_report(study: Study) -> Report:
                 tables.arm_table(results, known, facts),
                 tables.cost_table(results, known, facts),
                 *(table for table, _ in crosses),
-                figures.dot_figure(results, reference, study.figures),
+                figures.dot_figure(results, material.reference, study.figures),
                 *([tables.test_table(results, spec)] if tested else []),
             ],
         ),
-        Section("Along training", _curves(study, results, reference)),
+        Section("Along training", _curves(material)),
+        Section("Changes of the masks", updates.blocks(material)),
         Section("Choices", [tables.grid_table(r.choice, spec) for r in results if r.arm.chosen]),
         Section("What these numbers can and cannot say", [Text(words) for words in _limits(results, spec)]),
         Section("Every run", [run_table(header[:5], header, rows)]),
@@ -51,15 +54,17 @@ def arms_report(study: Study) -> Report:
     return Report(spec.title, [section for section in sections if section.blocks])
 
 
-def _curves(study: Study, results: Sequence[ArmResult], reference: ArmResult | None) -> list[Block]:
+def _material(study: Study, spec: ArmsSpec, results: Sequence[ArmResult]) -> figures.Material:
     wanted = [curve.metric for curve in figures.OUTCOME_CURVES]
-    series, epochs = study.store.series([*wanted, *MEASURES]), study.store.epochs()
+    series = updates.with_changes(study.store.series([*wanted, *MEASURES, *updates.RECORDED]))
+    reference = next((r for r in results if r.arm.name == spec.versus), None)
+    return figures.Material(results, reference, series, study.store.epochs(), spec.panels, study.figures)
+
+
+def _curves(material: figures.Material) -> list[Block]:
     drawn = [
-        figures.curve_figure(results, reference, series, epochs, curves, title, name, study.figures)
-        for curves, title, name in (
-            (figures.OUTCOME_CURVES, "Loss and accuracy along training", "curves"),
-            (figures.FLOW_CURVES, "Gradient flow along training", "gradient-flow"),
-        )
+        figures.curve_figure(material, figures.OUTCOME_CURVES, "Loss and accuracy along training", "curves"),
+        figures.curve_figure(material, figures.FLOW_CURVES, "Gradient flow along training", "gradient-flow"),
     ]
     return [figure for figure in drawn if figure is not None]
 

@@ -33,8 +33,22 @@ class Group:
     arms: tuple[tuple[str, ArmResult], ...]
 
 
-def groups(results: Sequence[ArmResult]) -> list[Group]:
-    """All arms together if they are few; else a row of a cross each, and the rest in rows as equal as can be."""
+Panels = Mapping[str, Sequence[str]]
+"""Title -> names of the arms whose curves share a row of panels."""
+
+
+def groups(results: Sequence[ArmResult], panels: Panels | None = None) -> list[Group]:
+    """The panels asked for, an arm too many for a row going into the next.
+
+    Without any: all arms together if they are few; else a row of a cross each, and the rest in rows as equal as can be.
+    """
+    if panels:
+        by_name = {r.arm.name: r for r in results}
+        return [
+            Group(title, tuple((name, by_name[name]) for name in part))
+            for title, names in panels.items()
+            for part in equal_parts(names, MOST_LINES)
+        ]
     if len(results) <= MOST_LINES:
         return [Group("", tuple((r.arm.name, r) for r in results))]
     crossed: dict[tuple[str, ...], list[ArmResult]] = {}
@@ -80,30 +94,37 @@ BANDS = (
 )
 
 
-def curve_figure(
-    results: Sequence[ArmResult],
-    reference: ArmResult | None,
-    series: Series,
-    epochs: Epochs,
-    curves: Sequence[Curve],
-    title: str,
-    name: str,
-    folder: Path,
-) -> Figure | None:
-    """Curves along training, a column a metric and a row a group of arms; None if nothing was measured.
+@dataclass(frozen=True)
+class Material:
+    """What curves are drawn from.
 
-    Args:
+    Attributes:
         reference: shown in every row, dashed, so that rows can be compared.
+        series: run -> metric -> [(step, value)].
         epochs: run -> step -> epoch.
+        panels: the rows that are asked for.
     """
+
+    results: Sequence[ArmResult]
+    reference: ArmResult | None
+    series: Series
+    epochs: Epochs
+    panels: Panels
+    folder: Path
+
+
+def curve_figure(of: Material, curves: Sequence[Curve], title: str, name: str, words: str = "") -> Figure | None:
+    """Curves along training, a column a metric and a row a group of arms; None if nothing was measured."""
+    results, reference = of.results, of.reference
     drawn = {
-        curve: {r.arm.name: _bands(r, series, epochs, curve) for r in results}
+        curve: {r.arm.name: _bands(r, of.series, of.epochs, curve) for r in results}
         for curve in curves
-        if any(curve.metric in series.get(member.run, {}) for r in results for member in r.members)
+        if any(curve.metric in of.series.get(member.run, {}) for r in results for member in r.members)
     }
-    if not drawn:
+    measured = {r.arm.name for r in results if any(bands[r.arm.name] for bands in drawn.values())}
+    shown = [group for group in groups(results, of.panels) if any(r.arm.name in measured for _, r in group.arms)]
+    if not shown:
         return None
-    shown = groups(results)
     with look():
         canvas, axes = rows_of_panels(len(shown), len(drawn))
         for line, group in zip(axes, shown, strict=True):
@@ -111,7 +132,8 @@ def curve_figure(
                 if reference is not None and all(r is not reference for _, r in group.arms):
                     _draw(axis, bands[reference.arm.name], REFERENCE_COLOUR, reference.arm.name, "--")
                 for k, (label, r) in enumerate(group.arms):
-                    _draw(axis, bands[r.arm.name], COLOURS[k], label, "-")
+                    if r.arm.name in measured:
+                        _draw(axis, bands[r.arm.name], COLOURS[k], label, "-")
             handles, labels = line[0].get_legend_handles_labels()
             line[-1].legend(
                 handles, labels, title=group.title or None, loc="center left", bbox_to_anchor=(1.02, 0.5),
@@ -129,8 +151,8 @@ def curve_figure(
             for arm, found in bands.items()
             for band in found
         ]
-        svg = save(canvas, folder, name, ["arm", "metric", "epoch", "mean", "low", "high", "n"], rows)
-    return Figure(title, BANDS, name, svg)
+        svg = save(canvas, of.folder, name, ["arm", "metric", "epoch", "mean", "low", "high", "n"], rows)
+    return Figure(title, f"{words} {BANDS}".strip(), name, svg)
 
 
 Band = tuple[float, float, float, float, int]

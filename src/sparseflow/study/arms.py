@@ -78,7 +78,9 @@ def arms_of(study: ArmsSpec) -> list[Arm]:
     making = _Making(drafts, problems)
     arms = [Arm(draft.entry_name, draft.cell.levels, making.points(draft)) for draft in drafts]
     if not problems:
-        problems |= dict.fromkeys([*_unscored(study, arms), *_repeated(arms), *_without_reference(study, arms)])
+        problems |= dict.fromkeys(
+            [*_unscored(study, arms), *_repeated(arms), *_without_reference(study, arms), *_undrawn(study, arms)]
+        )
     if problems:
         raise BadSpec(problems)
     return arms
@@ -227,3 +229,15 @@ def _without_reference(study: ArmsSpec, arms: Sequence[Arm]) -> list[str]:
         return []
     known = [*names, *(part for arm in arms for part in arm.place)]
     return [f"versus: {UnknownName('arm, entry or level', study.versus, dict.fromkeys(known))}"]
+
+
+def _undrawn(study: ArmsSpec, arms: Sequence[Arm]) -> list[str]:
+    """Panels of arms that do not exist, or of none."""
+    names = [arm.name for arm in arms]
+    problems = [f"panels.{title}: needs at least one arm" for title, shown in study.panels.items() if not shown]
+    return problems + [
+        f"panels.{title}: {UnknownName('arm', name, names)}"
+        for title, shown in study.panels.items()
+        for name in shown
+        if name not in names
+    ]

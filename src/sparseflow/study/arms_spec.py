@@ -76,6 +76,8 @@ class ArmsSpec(Section):
     """The reference of the tests: an arm, or an entry or a level of a cross, whose arms are then references place by
     place (criterion `random` for every other criterion at the same density)."""
     arms: Annotated[dict[str, Entry], BeforeValidator(_entries)]
+    panels: Mapping[str, tuple[str, ...]] = {}
+    """Title -> arms whose curves share a row of panels; without any, rows follow the crosses."""
     statistics: ArmStatistics = ArmStatistics()
 
     @field_validator("seeds")

@@ -176,6 +176,14 @@ class Store:
                 values.append((step, float("nan") if value is None else value))
         return found
 
+    def values(self, metrics: Iterable[str]) -> list[tuple[str, int, float, str, str, float]]:
+        """(run, step, epoch, layer, metric, value) of everything that was measured by these names, layers too."""
+        m = _metrics
+        columns = (m.c.run, m.c.step, m.c.epoch, m.c.layer, m.c.metric, m.c.value)
+        query = sa.select(*columns).where(m.c.metric.in_(list(metrics))).order_by(*columns[:2], m.c.layer, m.c.metric)
+        with self._engine.connect() as db:
+            return [(*row[:-1], float("nan") if row[-1] is None else row[-1]) for row in db.execute(query)]
+
     def epochs(self) -> dict[str, dict[int, float]]:
         """Run -> optimiser step -> the same in epochs, for every step at which something was measured."""
         m = _metrics
