@@ -83,6 +83,19 @@ def test_batches_are_normalised_per_channel(dtype: torch.dtype, tolerance: float
     assert y.tolist() == [1, 1, 3, 0]
 
 
+def test_unit_scaling_maps_pixels_to_between_0_and_1() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 3, 4, 5)).astype(np.uint8))
+    split = Split(x, torch.arange(64) % 4)
+    prepared = prepare(Dataset("colour", split, split, 4), dtype=torch.float64, scaling="unit")
+    found, _ = prepared.batch(prepared.train, torch.arange(64))
+    np.testing.assert_allclose(found.numpy(), x.numpy() / 255, rtol=1e-15)
+    digits = prepare(load("digits"), scaling="unit")
+    assert digits.batch(digits.train, torch.arange(500))[0].aminmax() == (0.0, 1.0)
+    features = Split(torch.rand(8, 5), torch.arange(8) % 2)
+    with pytest.raises(BadValue, match="for images, and 'features' has 5 features"):
+        prepare(Dataset("features", features, features, 2), scaling="unit")
+
+
 def test_normalising_features_leaves_the_raw_values_alone() -> None:
     x = torch.from_numpy(np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype(np.float32))
     split = Split(x, torch.arange(50) % 2)

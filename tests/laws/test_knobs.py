@@ -24,6 +24,7 @@ KNOBS = {
     "data.val_fraction": (0.25, {}),
     "data.augment": (True, {}),
     "data.crop": ("resized", {"data": {"augment": True}}),
+    "data.scaling": ("unit", {}),
     "data.image_size": None,  # for folders of images alone; test_data_folder holds it
     "model.name": ("lenet-300-100", {"model": {"depth": None}}),
     "model.depth": (4, {}),

@@ -101,6 +101,7 @@ class Dataset:
         flip_ok: whether a mirrored image still belongs to its class (a mirrored digit does not).
         notes: what a reader of results should know, such as that only a part of the training images is present.
         known_digest: the digest, where it was taken before; empty, it is taken when asked for.
+        brightest: the largest value that a pixel can have.
 
     Raises:
         BadValue: if a split is empty, the splits differ in shape, a label is out of range, or the names do not match.
@@ -114,6 +115,7 @@ class Dataset:
     flip_ok: bool = False
     notes: tuple[str, ...] = ()
     known_digest: str = ""
+    brightest: int = 255
 
     def __post_init__(self) -> None:
         for what, split in (("training", self.train), ("test", self.test)):

@@ -93,7 +93,7 @@ def digits(root: Path | None) -> Dataset:
     x = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8)
     everything = Split(x, torch.from_numpy(labels.astype(np.int64)))
     train, test = fixed_split(everything.y)
-    return Dataset("digits", everything.take(train), everything.take(test), 10, _DIGITS)
+    return Dataset("digits", everything.take(train), everything.take(test), 10, _DIGITS, brightest=16)
 
 
 @datasets.add(

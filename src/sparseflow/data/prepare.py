@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from sparseflow.core import BadValue, check_positive, stream
 from sparseflow.data.augment import crops
 from sparseflow.data.dataset import Dataset, Split
 from sparseflow.data.stratify import complement, stratified
+
+Scaling = Literal["standard", "unit"]
 
 KEPT_BYTES = 64 * 2**20
 """Splits whose normalised inputs take at most this are normalised once."""
@@ -25,7 +28,7 @@ class Prepared:
 
     Attributes:
         val: None when no validation split was asked for.
-        mean, std: per channel (C,) or feature (D,), of `train` alone; on the device.
+        mean, std: what inputs are normalised by, per channel (C,) or feature (D,); on the device.
         dtype: type of the normalised inputs.
         digest: of the data set that this was prepared from, before any limit or validation split.
     """
@@ -122,6 +125,7 @@ def prepare(
     seed: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    scaling: Scaling = "standard",
 ) -> Prepared:
     """Limit, split, measure and move a data set.
 
@@ -132,16 +136,19 @@ def prepare(
         val_fraction: in [0, 1); this part of the (limited) training examples becomes the validation split, stratified
             and drawn from `stream(seed, "validation")`.
         dtype: floating-point type of the normalised inputs.
+        scaling: "standard" normalises each channel or feature by its mean and standard deviation over the training
+            split; "unit" maps pixels from 0 ... their brightest to [0, 1].
 
     Raises:
         BadValue: if `train_limit` is below the number of classes or above the number of training examples, or
-            `val_fraction` is out of range or leaves a split empty, or `dtype` is not a floating-point type.
+            `val_fraction` is out of range or leaves a split empty, or `dtype` is not a floating-point type, or unit
+            scaling is asked of examples that are not images.
     """
     if not dtype.is_floating_point:
         raise BadValue(f"inputs are normalised to a floating-point type, got {dtype}")
     train = dataset.train if train_limit is None else _limited(dataset, train_limit)
     train, val = _without_validation(train, val_fraction, seed)
-    mean, std = train.mean_std()
+    mean, std = train.mean_std() if scaling == "standard" else _of_pixels(dataset)
     working = torch.promote_types(dtype, torch.float32)
     return Prepared(
         name=dataset.name,
@@ -154,6 +161,15 @@ def prepare(
         flip_ok=dataset.flip_ok,
         dtype=dtype,
         digest=dataset.digest,
+    )
+
+
+def _of_pixels(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    if len(dataset.input_shape) == 1:
+        raise BadValue(f"scaling 'unit' is for images, and {dataset.name!r} has {dataset.input_shape[0]} features")
+    channels = dataset.input_shape[0]
+    return torch.zeros(channels, dtype=torch.float64), torch.full(
+        (channels,), float(dataset.brightest), dtype=torch.float64
     )
 
 

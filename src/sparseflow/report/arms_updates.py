@@ -19,8 +19,8 @@ _OF_LAYERS = ("dropped", "grown", "density")
 _CHANGE = "gradient_norm_change"
 
 CURVES = (
-    Curve(_CHANGE, "change of the gradient norm", log=False),
-    Curve("explored", "explored weights (%)", log=False, scale=100.0),
+    Curve(_CHANGE, "Δ gradient norm", log=False),
+    Curve("explored", "explored (%)", log=False, scale=100.0),
     Curve("density", "density (%)", log=False, scale=100.0),
 )
 
@@ -68,11 +68,11 @@ def update_table(material: Material) -> Table | None:
                 spread_text([100 * run["explored"][-1][1] for run in runs], 1),
             ]
         )
-    header = ["arm", "updates", "norm before", "change", "change (%)", "updates that raise it (%)", "explored (%)"]
+    header = ["arm", "updates", "norm before", "change", "change (%)", "raised (%)", "explored (%)"]
     caption = (
         "Means over a run's updates, then mean ± standard deviation over seeds (number of runs). Norm: of the "
         "gradient over active weights, on the batch of the update's step. Change (%): the mean change as a part of the "
-        "mean norm. Explored: weights that have ever been active, at the end."
+        "mean norm. Raised: updates after which it was larger. Explored: weights that have been active, at the end."
     )
     return Table("What updates do to the gradient norm", caption, header, rows) if rows else None
 

@@ -87,7 +87,7 @@ class DataCache:
     def prepared(self, spec: RunSpec) -> Prepared:
         d = spec.data
         seed = spec.seed if d.val_fraction else None
-        key = (d.name, d.image_size, d.train_limit, d.val_fraction, seed, spec.train.dtype)
+        key = (d.name, d.image_size, d.train_limit, d.val_fraction, d.scaling, seed, spec.train.dtype)
         if self._prepared is None or self._prepared[0] != key:
             ready = prepare(
                 self.dataset(d),
@@ -96,6 +96,7 @@ class DataCache:
                 seed=spec.seed,
                 device=self._surroundings.device,
                 dtype=getattr(torch, spec.train.dtype),
+                scaling=d.scaling,
             )
             self._prepared = (key, ready)
         return self._prepared[1]

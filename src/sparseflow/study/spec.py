@@ -41,6 +41,8 @@ class DataSpec(Section):
     """Random crops and, where a mirrored image keeps its class, horizontal flips."""
     crop: str = "pad"
     """Which random crop `augment` draws."""
+    scaling: Literal["standard", "unit"] = "standard"
+    """Inputs have mean 0 and deviation 1 in each channel or feature, or pixels are between 0 and 1."""
     image_size: Annotated[Whole, Field(ge=4)] | None = None
     """Side in pixels to which the images of a folder are resized; by default as they are, ImageNet's 224."""
 
