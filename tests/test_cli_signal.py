@@ -68,7 +68,7 @@ def test_the_folder_holds_what_the_library_measures(sparseflow, tmp_path):
     deviation = f"{wanted[0].rms:.3g} ± {wanted[0].error:.1g}"
     assert printed.splitlines()[1].split()[:5] == ["dense", "1", *deviation.split()]
     page = (out / "report.html").read_text()
-    for word in ("Signal propagation: mlp", "<svg", "smallest fan-in", "Provenance", "budget: erk", "made_with"):
+    for word in ("Signal propagation: mlp", "<svg", "least fan-in", "Provenance", "budget: erk", "made_with"):
         assert word in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +152,11 @@ def test_models_without_masks_are_refused():
     compact(model, random_masks({"0.weight": torch.Size((5, 6))}, {"0.weight": 4}, 0))
     with pytest.raises(BadValue, match="is compact"):
         Propagation(model, (6,))
+
+
+def test_the_page_runs(capsys):
+    page = Path(__file__).parents[2] / "docs" / "signal.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code.replace("draws=100", "draws=2"), {"model": nn.Sequential(nn.Linear(20, 9), nn.ReLU(), nn.Linear(9, 3))})
+    said = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert said == [["dense", "1.0"], ["liu", "0.5"], ["fans", "0.5"], ["liu", "0.1"], ["fans", "0.1"]]

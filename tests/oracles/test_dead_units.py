@@ -111,10 +111,23 @@ def test_a_layer_that_is_used_twice_has_its_units_once():
     assert shares == pytest.approx((1 / 4, 2 / 4))
 
 
-def test_outputs_whose_sum_is_constant_are_not_dead():
-    net = nn.Sequential(nn.Linear(6, 5), nn.Softmax(1)).double()
-    x = torch.randn(7, 6, generator=stream(0, "x"), dtype=torch.float64)
-    assert outputs_and_shares(net, x)[1].dead == 0
+class Odd(nn.Module):
+    """A linear layer, and something done to what it gives."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.linear, self.give = nn.Linear(3, 3), give
+
+    def forward(self, x):
+        return self.give(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    "give", [lambda out: torch.cat([out, -out], 1), lambda out: out - out.flip(0), lambda out: out.softmax(1)]
+)
+def test_outputs_whose_sum_is_constant_are_not_dead(give):
+    x = torch.randn(8, 3, generator=stream(0, "x"), dtype=torch.float64)
+    assert outputs_and_shares(Odd(give).double(), x)[1].dead == 0
 
 
 def test_a_model_without_layers_has_no_shares():
@@ -129,15 +142,6 @@ def test_a_model_without_layers_has_no_shares():
     out, shares = outputs_and_shares(Product(), torch.ones(2, 3))
     assert torch.equal(out, torch.full((2, 4), 3.0))
     assert np.isnan(shares).all()
-
-
-class Odd(nn.Module):
-    def __init__(self, give):
-        super().__init__()
-        self.linear, self.give = nn.Linear(3, 3), give
-
-    def forward(self, x):
-        return self.give(self.linear(x))
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ SIGNAL_HEADER = (
     "output deviation",
     "relative to dense",
     "10 to 90 % of networks",
-    "unreached units",
-    "dead units",
-    "smallest fan-in",
+    "unreached",
+    "dead",
+    "least fan-in",
     "networks",
 )
 
@@ -62,7 +62,7 @@ def write_signal_report(folder: Path, model: str, points: Sequence[Point], setti
 _CAPTION = (
     "Output deviation: of all outputs for all inputs, root of the mean square over networks ± its standard error. "
     "Unreached units are the same for every input; dead are these and those on which no output depends for any input. "
-    "Smallest fan-in: active weights of the unit with the fewest, in any of the networks."
+    "Least fan-in: active weights of the unit with the fewest, in any of the networks."
 )
 
 

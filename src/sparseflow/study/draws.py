@@ -46,10 +46,17 @@ class DrawFile:
             self._writer.writerow(HEADER)
 
     def add(self, key: Key, draw: Draw) -> None:
-        """Keep a draw; a process that is killed afterwards leaves it in the file."""
+        """Keep a draw; a process that is killed afterwards leaves it in the file.
+
+        Raises:
+            BadStore: if it cannot be written.
+        """
+        try:
+            self._writer.writerow([*key, *astuple(draw)])
+            self._file.flush()
+        except OSError as error:
+            raise BadStore(f"cannot write {self._path}: {error.strerror}") from None
         self.found[key] = draw
-        self._writer.writerow([*key, *astuple(draw)])
-        self._file.flush()
 
     def close(self) -> None:
         self._file.close()
