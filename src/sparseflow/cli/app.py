@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sparseflow import __version__
+from sparseflow.cli.analyse import analyse_app
+from sparseflow.cli.options import Classes, Device, Root, Sets, Shape, console
 from sparseflow.core import BadValue, SparseflowError, cores
 from sparseflow.data import crops, datasets
 from sparseflow.init import initialisations
@@ -30,22 +30,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Time implementations against named rivals in one run.")
+app.add_typer(analyse_app, name="analyse")
 app.add_typer(bench_app, name="bench")
-# Into a file or a pipe tables are as wide as they need, not folded to a terminal's 80 columns.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default runs/NAME.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="A.B=VALUE", help="Change a field of the specification.")
-]
-Root = Annotated[
-    str | None, typer.Option("--data-root", help="Folder that holds the data sets; default: $SPARSEFLOW_DATA.")
-]
 Every = Annotated[
     float, typer.Option("--checkpoint-every", min=0.0, metavar="SECONDS", help="Work that a kill may cost at most.")
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 
 CATALOGS = {
     "datasets": datasets,
@@ -146,10 +138,6 @@ def report(folder: Annotated[Path, typer.Argument(help="An output folder with a 
         store.close()
 
 
-Shape = Annotated[
-    str, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one example, where no --data says it.")
-]
-Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs of the network, where no --data says.")]
 ReportFolder = Annotated[Path | None, typer.Option("--report", help="Write an HTML report, with figures, there.")]
 
 

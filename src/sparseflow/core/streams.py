@@ -32,5 +32,8 @@ def global_stream(seed: int, *name: str | int) -> Iterator[None]:
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(stream_seed(seed, *name))
+        # Not torch.manual_seed: where CUDA never starts, it queues a call with its stack trace every time.
+        torch.default_generator.manual_seed(stream_seed(seed, *name))
+        if devices:
+            torch.cuda.manual_seed_all(stream_seed(seed, *name))
         yield

@@ -12,19 +12,23 @@ from sparseflow.report.mask_layers import LAYER_HEADER, MaskSet, total_cells
 from sparseflow.report.masks import OVERLAP_HEADER, overlap_cells, write_mask_report
 from sparseflow.report.page import write_page
 from sparseflow.report.registry import Report, Study, reports
+from sparseflow.report.signal import SIGNAL_HEADER, signal_cells, write_signal_report
 from sparseflow.study import Store, now
 
 __all__ = [
     "LAYER_HEADER",
     "OVERLAP_HEADER",
+    "SIGNAL_HEADER",
     "MaskSet",
     "Report",
     "Study",
     "overlap_cells",
     "reports",
+    "signal_cells",
     "total_cells",
     "write_mask_report",
     "write_report",
+    "write_signal_report",
 ]
 
 

@@ -36,6 +36,7 @@ from sparseflow.study.build import (
     total_weights,
 )
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
+from sparseflow.study.draws import DrawFile
 from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
 from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
@@ -63,6 +64,7 @@ __all__ = [
     "CompareSpec",
     "DataCache",
     "DataFacts",
+    "DrawFile",
     "Estimator",
     "Event",
     "FactsBook",

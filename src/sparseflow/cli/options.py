@@ -1,0 +1,24 @@
+"""Options that several commands have, and where they print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+# Into a file or a pipe tables are as wide as they need, not folded to a terminal's 80 columns.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="A.B=VALUE", help="Change a field of the specification.")
+]
+Root = Annotated[
+    str | None, typer.Option("--data-root", help="Folder that holds the data sets; default: $SPARSEFLOW_DATA.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+Shape = Annotated[
+    str, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one example, where no --data says it.")
+]
+Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs of the network, where no --data says.")]
