@@ -173,7 +173,7 @@ class Trainer:
         self.set_rates(self.optimizer)
         x, y = self._batch = self.inputs(indices, draws)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.plan.loss(self.model(x), y)
+        loss = (self.plan.training_loss or self.plan.loss)(self.model(x), y)
         (loss + self._penalty() if self.plan.l1 else loss).backward()
         self.optimizer.step()
         self.step += 1
