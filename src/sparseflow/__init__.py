@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparseflow import autodiff, core, data, init, masks, measure, models, sparse, stats, study, train
+    from sparseflow import autodiff, core, data, init, masks, measure, models, sparse, stats, study, tost, train
     from sparseflow.sparse import compact
     from sparseflow.train import Sparse
 
@@ -25,6 +25,7 @@ __all__ = [
     "sparse",
     "stats",
     "study",
+    "tost",
     "train",
 ]
 

@@ -21,6 +21,7 @@ LEVELS = (
     ("sparse",),
     ("masks",),
     ("init",),
+    ("tost",),
     ("train",),
     ("measure",),
     ("study",),

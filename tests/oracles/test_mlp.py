@@ -28,6 +28,10 @@ def apply(name: str, z: Tensor, p: dict[str, Tensor]) -> Tensor:
         return torch.where(z > 0, z, z.exp() - 1)
     if name == "swish":
         return z / (1 + (-z).exp())
+    if name == "mish":
+        return z * torch.tanh((1 + z.exp()).log())
+    if name == "pswish":
+        return z / (1 + (-p["beta"] * z).exp())
     if name == "sigmoid":
         return 1 / (1 + (-z).exp())
     assert name == "srelu"

@@ -198,14 +198,14 @@ def test_a_comparison_chooses_execution_and_matching_rule(field, value):
         assert not pair.dense.mask.sparse
 
 
-@pytest.mark.parametrize("activation", ["relu", "prelu", "srelu", "swish", "elu", "sigmoid"])
+@pytest.mark.parametrize("activation", ["relu", "prelu", "srelu", "swish", "mish", "pswish", "elu", "sigmoid"])
 def test_members_of_a_pair_have_equally_many_other_parameters(activation):
     """One set of activation parameters per layer; batch norm's scale with the width, and are counted."""
     spec = validate(CompareSpec, {"model": {"activation": activation}, "compare": {"variants": ["NR", "BN"]}})
     plain, normed = cells(spec, blank("digits"))
     for pair in plain.pairs[:5]:
         sparse, dense = build(pair.sparse, *SHAPES["digits"]), build(pair.dense, *SHAPES["digits"])
-        assert sparse.others == dense.others == {"prelu": 4, "srelu": 16}.get(activation, 0)
+        assert sparse.others == dense.others == {"prelu": 4, "pswish": 4, "srelu": 16}.get(activation, 0)
     for pair in normed.pairs[:5]:
         sparse, dense = build(pair.sparse, *SHAPES["digits"]), build(pair.dense, *SHAPES["digits"])
         assert (sparse.others - dense.others) == 4 * 2 * (68 - pair.dense_width)

@@ -1,6 +1,7 @@
 """Gradients and Hessian products with respect to named weights, shared by gradient flow, pruning and curvature."""
 
+from sparseflow.autodiff.elsewhere import loss_at
 from sparseflow.autodiff.gradients import mean_weight_gradients, weight_gradients
 from sparseflow.autodiff.hessian import hessian_product, mean_hessian_product
 
-__all__ = ["hessian_product", "mean_hessian_product", "mean_weight_gradients", "weight_gradients"]
+__all__ = ["hessian_product", "loss_at", "mean_hessian_product", "mean_weight_gradients", "weight_gradients"]

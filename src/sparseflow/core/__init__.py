@@ -14,7 +14,7 @@ from sparseflow.core.errors import (
 )
 from sparseflow.core.files import replacing
 from sparseflow.core.machine import CACHE_VARIABLE, cores, user_cache
-from sparseflow.core.protocols import GradientProbe, Metric, Moment, Probe, Recorder
+from sparseflow.core.protocols import Companion, GradientProbe, Metric, Moment, Probe, Recorder
 from sparseflow.core.streams import global_stream, stream, stream_seed
 from sparseflow.core.weights import (
     Batch,
@@ -44,6 +44,7 @@ __all__ = [
     "Batch",
     "Busy",
     "Catalog",
+    "Companion",
     "Entry",
     "GradientProbe",
     "Loss",

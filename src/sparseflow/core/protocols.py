@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -49,6 +49,20 @@ class GradientProbe(Protocol):
 
     def of_gradients(self, model: nn.Module, masks: Masks, gradients: Mapping[str, Tensor]) -> Mapping[Metric, float]:
         """As a call, from parameter name -> that gradient, masked entries included."""
+        ...
+
+
+class Companion(Protocol):
+    """What goes along with a training within its model, such as ghosts: told of every optimiser step, saved with it."""
+
+    def step(self) -> None:
+        """An optimiser step was taken."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; the model's own state is loaded afterwards."""
         ...
 
 

@@ -2,9 +2,11 @@
 
 from sparseflow.init.draw import Scheme, distributions, fans, schemes
 from sparseflow.init.matched import draw_active_, from_twin_
+from sparseflow.init.rescale import Rescaling, rescale_
 from sparseflow.init.sparse_aware import draw_, fan_counts, from_fans_, initialisations
 
 __all__ = [
+    "Rescaling",
     "Scheme",
     "distributions",
     "draw_",
@@ -14,5 +16,6 @@ __all__ = [
     "from_fans_",
     "from_twin_",
     "initialisations",
+    "rescale_",
     "schemes",
 ]

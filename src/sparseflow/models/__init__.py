@@ -1,6 +1,6 @@
 """Models that studies can name, always dense: masks stand beside them."""
 
-from sparseflow.models.activations import SReLU, activations
+from sparseflow.models.activations import PSWISH_GAP, PSwish, SReLU, activations, pswish
 from sparseflow.models.catalog import materialise, models, sketch
 from sparseflow.models.dropout import Dropout
 from sparseflow.models.lenet import LeNet5, LeNet300
@@ -13,12 +13,14 @@ from sparseflow.models.wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
+    "PSWISH_GAP",
     "VGG16",
     "Dropout",
     "LeNet5",
     "LeNet300",
     "MobileNetV1",
     "MobileNetV2",
+    "PSwish",
     "ResNet",
     "ResNet18",
     "ResNet50",
@@ -28,5 +30,6 @@ __all__ = [
     "materialise",
     "maximum_width",
     "models",
+    "pswish",
     "sketch",
 ]

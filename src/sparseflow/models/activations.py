@@ -45,6 +45,12 @@ def swish() -> nn.Module:
     return nn.SiLU()
 
 
+@activations.add("mish", cite="Misra 2019, arXiv:1908.08681, eq. 1")
+def mish() -> nn.Module:
+    """x tanh(log(1 + exp(x)))."""
+    return nn.Mish()
+
+
 @activations.add("sigmoid", cite="standard")
 def sigmoid() -> nn.Module:
     """1 / (1 + exp(-x))."""
@@ -77,3 +83,32 @@ class SReLU(nn.Module):
         above = self.t_r + self.a_r * (x - self.t_r)
         below = self.t_l + self.a_l * (x - self.t_l)
         return torch.where(x >= self.t_r, above, torch.where(x <= self.t_l, below, x))
+
+
+PSWISH_GAP = 0.2784645427610738
+"""sup |PSwish(x) - ReLU(x)| at beta = 1, and at any other beta this divided by it: Lambert's W(1 / e)."""
+
+
+def pswish(x: Tensor, beta: Tensor) -> Tensor:
+    """x sigmoid(beta x): x / 2 at beta = 0, Swish at 1, ReLU in the limit (003 sec. 2.2).
+
+    Args:
+        beta: of no dimensions, or of one entry.
+    """
+    return x * torch.sigmoid(beta * x)
+
+
+@activations.add("pswish", cite="Ramachandran et al. 2017, arXiv:1710.05941, sec. 2; 003 sec. 2.2")
+class PSwish(nn.Module):
+    """x sigmoid(beta x) with one learned beta per layer, 1 at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pswish(x, self.beta)

@@ -4,6 +4,7 @@ from sparseflow.train import checkpoint
 from sparseflow.train.evaluate import evaluate, mode
 from sparseflow.train.flops import forward_flops
 from sparseflow.train.loop import ProbeChange, Trainer
+from sparseflow.train.losses import smoothed
 from sparseflow.train.optimizers import make_optimizer, optimizers, parameter_groups, resolve_implementation
 from sparseflow.train.plan import Outcome, Plan
 from sparseflow.train.points import measuring_steps
@@ -43,4 +44,5 @@ __all__ = [
     "resolve_implementation",
     "rewirings",
     "schedules",
+    "smoothed",
 ]

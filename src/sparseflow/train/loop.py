@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparseflow.core import (
     Batch,
+    Companion,
     Masks,
     Metric,
     Moment,
@@ -34,7 +35,7 @@ from sparseflow.train.sparse import Sparse
 
 ProbeChange = Callable[[nn.Module, Masks, Batch], Mapping[Metric, float]]
 
-_FORMAT = 3
+_FORMAT = 4
 """Of checkpoints; one of another format is ignored."""
 
 
@@ -56,6 +57,7 @@ class Trainer:
             augmentation. A `Stack` trains from step 0 only.
         at_steps: step -> what to do after it (0: before the first).
         rule: makes what changes masks along the training, for `run`, from the number of its steps.
+        companions: stepped after the optimiser, from step 0 on, and saved with the training, for `run`.
         probe_change: measures on the step's own batch just before and just after masks change.
         flops_of: masks -> floating-point operations of a forward pass on one example.
     """
@@ -78,6 +80,7 @@ class Trainer:
         start_step: int = 0,
         at_steps: Mapping[int, Callable[[], None]] | None = None,
         rule: Callable[[int], Rule | None] | None = None,
+        companions: Sequence[Companion] = (),
         probe_change: ProbeChange | None = None,
         flops_of: Callable[[Masks], int] = lambda masks: 0,
     ) -> None:
@@ -96,6 +99,9 @@ class Trainer:
         following = rule(self.total_steps) if rule is not None else None
         self.sparse = Sparse(model, masks, optimizer, following, steps=start_step)
         self.sparse.watch = self._watch
+        self.companions = tuple(companions)
+        for _ in range(start_step):
+            self._step_companions()
         self._probe_change = probe_change
         self._batch: Batch | None = None
         self._changed: dict[Metric, float] = {}
@@ -174,14 +180,19 @@ class Trainer:
         self.set_rates(self.optimizer)
         x, y = self._batch = self.inputs(indices, draws)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.plan.loss(self.model(x), y)
+        loss = (self.plan.training_loss or self.plan.loss)(self.model(x), y)
         (loss + self._penalty() if self.plan.l1 else loss).backward()
         self.optimizer.step()
+        self._step_companions()
         self.step += 1
         self.examples += len(indices)
         if self.sparse.changes != self._changes:
             self._note_change()
         return loss.detach()
+
+    def _step_companions(self) -> None:
+        for companion in self.companions:
+            companion.step()
 
     def _watch(self, moment: str, changes: Mapping[str, Change]) -> None:
         """Just before and just after the rule changes masks, within the optimiser's step."""
@@ -305,6 +316,7 @@ class Trainer:
             "fingerprint": self.fingerprint,
             "mixed": self.mixed,
             "model": checkpoint.raw_state(self.model),
+            "companions": [companion.state_dict() for companion in self.companions],
             "optimizer": self.optimizer.state_dict(),
             "history": self.history.rows,
             "final": self.final,
@@ -339,6 +351,8 @@ class Trainer:
             return "absent"
         if content["sparse"] is not None:  # first of all: a compact layer holds what its pattern has
             self.sparse.load_state_dict(content["sparse"])
+        for companion, state in zip(self.companions, content["companions"], strict=True):
+            companion.load_state_dict(state)
         checkpoint.load_raw_state(self.model, content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.epoch, self.examples = content["step"], content["epoch"], content["examples"]

@@ -27,6 +27,9 @@ class Plan:
     schedule: Callable[[int, int], Schedule] | None = None
     """(total steps, steps per epoch) -> schedule; None keeps the optimiser's rates."""
     loss: Loss = F.cross_entropy
+    """Of evaluation, and of training unless `training_loss` is another."""
+    training_loss: Loss | None = None
+    """Such as `smoothed(0.1)`; None trains by `loss`."""
 
 
 @dataclass

@@ -262,8 +262,10 @@ def _check(trainers: Sequence[Trainer]) -> None:
     outline(lead.model)
     if type(lead.optimizer) not in ELEMENTWISE:
         raise BadValue(f"{type(lead.optimizer).__name__} does not update every element by itself; it cannot be stacked")
-    if lead.plan.loss is not F.cross_entropy:
+    if any(trainer.plan.training_loss is not None for trainer in trainers) or lead.plan.loss is not F.cross_entropy:
         raise BadValue("only the cross entropy has a stacked form")
+    if any(trainer.companions for trainer in trainers):
+        raise BadValue("what goes along with a training within its model, such as ghosts, has no stacked form")
     for trainer in trainers[1:]:
         for what, mine, leads in zip(_WHAT, _shape(trainer), _shape(lead), strict=True):
             if mine != leads:
