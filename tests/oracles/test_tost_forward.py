@@ -159,6 +159,18 @@ def test_ghost_neurons_are_the_formula_that_is_written_out(name):
     torch.testing.assert_close(model(x), forward(model, x, 0.0, F.relu))
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_an_identity_passes_a_block_with_the_factor_that_the_page_says(alpha):
+    model = copy.deepcopy(CASES["resnet"][0])
+    tost.ghost_skips_(model, Fade("constant", alpha=alpha), images())
+    block = model.blocks[0]
+    with torch.no_grad():
+        for p in (*block.first_norm.parameters(), *block.second_norm.parameters()):
+            p.zero_()
+    x = torch.rand(2, 4, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(block(x), (1 + alpha**2) * x)
+
+
 def test_both_at_once_and_every_gradient():
     template, forward = CASES["resnet"]
     model = copy.deepcopy(template)

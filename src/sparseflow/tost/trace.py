@@ -23,8 +23,6 @@ FUNCTIONAL_NORMS = frozenset({"batch_norm", "instance_norm", "group_norm", "laye
 FUNCTIONAL_RELUS = frozenset({"relu", "relu_", "relu6"})
 RELUS = (nn.ReLU, nn.ReLU6)
 
-Convolution = nn.Conv2d | CompactConv2d
-
 
 @dataclass(frozen=True)
 class Passed:
