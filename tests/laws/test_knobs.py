@@ -13,6 +13,9 @@ DENSITY = {"twin_width": None, "density": 0.2}
 SNIP = {**DENSITY, "criterion": "snip"}
 GRADUAL = {**DENSITY, "gradual": {"start": 1, "end": 6, "every": 2}}
 LOTTERY = {"twin_width": None, "lottery": {"round": 1}}
+TOST = {"neurons": True, "until": 1}
+CONV = {"model": {"name": "resnet", "depth": 8, "width": 4}, "mask": {"twin_width": 2}}
+RESCALE = {"tost": {"rescale": {"iterations": 4}}}
 OTHER = "the same run with a random mask"
 INHERITED = {"twin_width": None, "inherited": {"run": OTHER}}
 REWIRE = {"rule": "set", "every": 2, "stop": 1.0}
@@ -75,6 +78,21 @@ KNOBS = {
     "rewire.replace_step": (False, {"rewire": REWIRE}),
     "rewire.keep_regrown": (False, {"rewire": {**REWIRE, "rule": "rigl", "fraction": 1.0}}),
     "rewire.gradient_norms": (True, {"rewire": REWIRE}),
+    "tost": (TOST, {}),
+    "tost.neurons": (False, {"tost": {**TOST, "skips": True}, **CONV}),
+    "tost.skips": (True, {"tost": TOST, **CONV}),
+    "tost.smoothing": (0.2, {"tost": TOST}),
+    "tost.until": (2, {"tost": TOST}),
+    "tost.shape": ("cosine", {"tost": TOST}),
+    "tost.stairs": (2, {"tost": {**TOST, "shape": "step"}}),
+    "tost.alpha": (0.5, {"tost": TOST}),
+    "tost.beta_max": (4.0, {"tost": TOST}),
+    "tost.shortcut": ("conv", {"tost": {"skips": True, "until": 1}, **CONV}),
+    "tost.rescale": ({"iterations": 4}, {"tost": TOST}),
+    "tost.rescale.iterations": (5, RESCALE),
+    "tost.rescale.gamma": (100.0, RESCALE),
+    "tost.rescale.scale_lr": (0.1, RESCALE),
+    "tost.rescale.bound": (0.999, RESCALE),
     "mask.file": None,  # test_mask_file_runs holds these two
     "mask.digest": None,
     "mask.execution": ("compact", {}),

@@ -27,7 +27,7 @@ from sparseflow.sparse import choose, compact
 from sparseflow.study.finding import Source, budget_of, find_masks, weights_in_question
 from sparseflow.study.lineage import predecessor, rewound_to
 from sparseflow.study.spec import ModelSpec, RunSpec
-from sparseflow.train import Plan, make_optimizer, make_schedule, obstacle, optimizers, parameter_groups
+from sparseflow.train import Plan, make_optimizer, make_schedule, obstacle, optimizers, parameter_groups, smoothed
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def stacks(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> bool:
         or mask.inherited is not None
         or mask.gradual is not None
         or spec.rewire is not None
+        or spec.tost is not None
     ):
         return False
     if not optimizers.entry(spec.optimizer.name).facts.get("elementwise", False):
@@ -238,6 +239,7 @@ def plan_for(spec: RunSpec) -> Plan:
         points=spec.measure.points,
         eval_every=spec.train.eval_every,
         schedule=make if moving else None,
+        training_loss=smoothed(spec.tost.smoothing) if spec.tost is not None and spec.tost.smoothing else None,
     )
 
 

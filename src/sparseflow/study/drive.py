@@ -172,7 +172,7 @@ def _enter(store: Store, event: Event, surroundings: Surroundings) -> None:
         store.put_metrics(event.spec.name, event.payload)
     else:
         store.put_result(event.spec, event.payload)
-        resume = surroundings.resume_path(event.spec.name)
-        if resume is not None and event.payload.status in DONE:
+        if event.payload.status in DONE:
             # Only now: until the result is in the store, the checkpoint is all there is of the run.
-            resume.unlink(missing_ok=True)
+            for path in surroundings.passing_paths(event.spec.name):
+                path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from sparseflow.study.lineage import first_round, predecessor
 from sparseflow.study.run import DataCache, source_for
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.surroundings import Surroundings
+from sparseflow.study.tweaks import ghosts_for
 from sparseflow.train import Stack, Trainer
 
 _WARM_UP, _STEPS, _SECONDS = 1, 5, 1.0
@@ -87,7 +88,9 @@ class Estimator:
         own = _timeable(spec.model_copy(update={"seed": seed}))
         source = source_for(own, data, self._surroundings)
         network = build(own, data.input_shape, data.classes, self._surroundings.device, source)
-        return Trainer(network.model, network.masks, optimizer_for(own, network.model), data, plan_for(own))
+        ghosts = ghosts_for(own, network.model, data)
+        optimizer = optimizer_for(own, network.model)
+        return Trainer(network.model, network.masks, optimizer, data, plan_for(own), companions=ghosts)
 
 
 def _timeable(spec: RunSpec) -> RunSpec:

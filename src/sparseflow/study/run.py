@@ -23,6 +23,7 @@ from sparseflow.study.fingerprint import fingerprint
 from sparseflow.study.lineage import predecessor, rewound_to
 from sparseflow.study.spec import DataSpec, RunSpec
 from sparseflow.study.surroundings import Surroundings, keep_network
+from sparseflow.study.tweaks import ghosts_for, removals, rescale_start
 from sparseflow.train import Outcome, ProbeChange, Stack, Trainer, forward_flops
 
 Row = tuple[int, float, str, str, float]
@@ -211,6 +212,8 @@ class _Run:
         self._notes = cache.dataset(spec.data).notes
         source = source_for(spec, data, surroundings)
         self.network = network = build(spec, data.input_shape, data.classes, surroundings.device, source)
+        rescale_start(spec, network, data, surroundings.start_path(spec.name))
+        ghosts = ghosts_for(spec, network.model, data)
         example = data.example()
         self._fingerprint = fingerprint(surroundings.device, surroundings.threads)
         self._outbox = _Outbox(emit)
@@ -228,8 +231,9 @@ class _Run:
             fingerprint=self._fingerprint,
             save_every_s=surroundings.checkpoint_seconds,
             start_step=_start_step(spec),
-            at_steps=self._keep_rewind(),
+            at_steps=_in_turn(self._keep_rewind(), removals(ghosts, lambda values: self.trainer.note(values))),
             rule=rule_for(spec, network.model),
+            companions=ghosts,
             probe_change=_probe_change(spec),
             flops_of=lambda masks: forward_flops(network.model, masks, example),
         )
@@ -339,6 +343,21 @@ def _probe_change(spec: RunSpec) -> ProbeChange | None:
         return {Metric("gradient_norm"): sqrt(flow.squared)}
 
     return measure
+
+
+def _in_turn(*tasks: Mapping[int, Callable[[], None]]) -> dict[int, Callable[[], None]]:
+    """Step -> all that is to be done after it."""
+
+    def at(step: int) -> Callable[[], None]:
+        due = [some[step] for some in tasks if step in some]
+
+        def do_all() -> None:
+            for do in due:
+                do()
+
+        return do_all
+
+    return {step: at(step) for some in tasks for step in some}
 
 
 class _Outbox:

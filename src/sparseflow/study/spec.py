@@ -25,6 +25,7 @@ from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Sec
 from sparseflow.study.masked import MaskSpec
 from sparseflow.study.read import validate
 from sparseflow.study.rewired import RewireSpec
+from sparseflow.study.tosted import TostSpec
 from sparseflow.train import make_schedule, optimizers, resolve_implementation, schedules
 
 
@@ -274,6 +275,8 @@ class RunSpec(Section):
     mask: MaskSpec = MaskSpec()
     rewire: RewireSpec | None = None
     """Change the masks during training."""
+    tost: TostSpec | None = None
+    """Tweaks that help a sparse network to train."""
     init: InitSpec = InitSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     train: TrainSpec = TrainSpec()
@@ -297,6 +300,8 @@ class RunSpec(Section):
             raise ValueError("; ".join(f"mask.inherited.run.{problem}" for problem in error.problems)) from None
         if not run.mask.sparse:
             raise ValueError("mask.inherited.run: that run is dense: it has no mask to inherit")
+        if inherited.get("weights") == "rewound" and run.tost is not None and run.tost.shortcut == "conv":
+            raise ValueError("mask.inherited.run: its tost.shortcut = 'conv' has weights that cannot be rewound to")
         return {**content, "mask": {**mask, "inherited": {**inherited, "run": run.changes()}}}
 
     @model_validator(mode="after")
@@ -324,6 +329,28 @@ class RunSpec(Section):
             raise ValueError("init.method needs init.fans = 'own' where mask.twin_width gives the twin's fans")
         if self.mask.twin_width is None and self.mask.matching != "active-weights":
             raise ValueError("mask.matching needs mask.twin_width")
+        if self.tost is not None and self.tost.ghosts:
+            self._check_ghosts(self.tost)
+
+    def _check_ghosts(self, tost: TostSpec) -> None:
+        end = self.ghosts_end
+        if end is None:
+            raise ValueError(
+                "tost.until = 'decay' needs a learning rate that decays within the training: set optimizer.schedule to "
+                "step with milestones, or tost.until to an epoch"
+            )
+        if end != "never" and float(end) > self.train.epochs:
+            raise ValueError(f"tost.until: epoch {float(end):g} is past the training's {self.train.epochs} epochs")
+        if tost.shortcut == "conv" and self.mask.lottery is not None:
+            raise ValueError("tost.shortcut = 'conv' has weights that a lottery's rounds cannot go back to; take pool")
+
+    @property
+    def ghosts_end(self) -> float | str | None:
+        """The epoch at which ghosts are gone, or "never"; None where they would wait for a decay that does not come."""
+        if self.tost is None or self.tost.until != "decay":
+            return self.tost.until if self.tost is not None else None
+        milestones = [m for m in self.optimizer.schedule.milestones or () if m <= self.train.epochs]
+        return min(milestones) if milestones else None
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from the defaults, nested; a default added later leaves this as it is."""

@@ -41,6 +41,15 @@ class Surroundings:
         """Of the checkpoint that a run goes on from."""
         return self._path(f"{name}.resume.pt")
 
+    def start_path(self, name: str) -> Path | None:
+        """Of the weights that a run begins with, where finding them takes long."""
+        return self._path(f"{name}.start.pt")
+
+    def passing_paths(self, name: str) -> list[Path]:
+        """Of what a run needs until its result is in the store."""
+        paths = [self.resume_path(name), self.start_path(name)]
+        return [path for path in paths if path is not None]
+
     def _path(self, name: str) -> Path | None:
         return self.checkpoints / name if self.checkpoints else None
 

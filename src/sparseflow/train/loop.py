@@ -95,7 +95,7 @@ class Trainer:
         self._share = 0.0
         """The part of the seconds that pass which are this training's work."""
         self.history = History(record)
-        self.batches_per_epoch = len(self.batches(torch.arange(len(data.train))))
+        self.batches_per_epoch = plan.batches_per_epoch(len(data.train))
         following = rule(self.total_steps) if rule is not None else None
         self.sparse = Sparse(model, masks, optimizer, following, steps=start_step)
         self.sparse.watch = self._watch
@@ -212,7 +212,7 @@ class Trainer:
         self.example_flops = self._flops_of(self.sparse.masks)
         shares = {Metric("density"): self.sparse.density(), Metric("explored"): self.sparse.explored_share()}
         shares |= {Metric("density", name): density for name, density in self.sparse.densities().items()}
-        self._note(self._changed | shares)
+        self.note(self._changed | shares)
         self._changed = {}
 
     @property
@@ -242,13 +242,11 @@ class Trainer:
 
     def batches(self, order: Tensor) -> list[Tensor]:
         """The parts of an order (along its last dimension) that are trained on together."""
-        # A last batch of one example has no batch statistics, so it is left out.
-        parts = order.split(self.plan.batch_size, dim=-1)
-        return [part for part in parts if part.shape[-1] > 1 or order.shape[-1] == 1]
+        return list(order.split(self.plan.batch_size, dim=-1))[: self.batches_per_epoch]
 
     def end_epoch(self, train_loss: float, evaluated: Mapping[Metric, float] | None) -> bool:
         """Note the epoch that was just trained; False if its loss was not finite: it is then not counted."""
-        self._note({Metric("train_loss"): train_loss} | dict(evaluated or {}))
+        self.note({Metric("train_loss"): train_loss} | dict(evaluated or {}))
         if not isfinite(train_loss):
             return False
         self.epoch += 1
@@ -274,9 +272,10 @@ class Trainer:
         for some in probed:
             values |= some
         values[Metric("point")] = float(self.points.index(self.step))
-        self._note(values)
+        self.note(values)
 
-    def _note(self, values: dict[Metric, float]) -> None:
+    def note(self, values: dict[Metric, float]) -> None:
+        """Record values of the present step."""
         self.history.note(Moment(self.step, self.step / self.batches_per_epoch), values)
 
     def conclude(self) -> Outcome:

@@ -31,6 +31,11 @@ class Plan:
     training_loss: Loss | None = None
     """Such as `smoothed(0.1)`; None trains by `loss`."""
 
+    def batches_per_epoch(self, examples: int) -> int:
+        """Of a pass over so many examples; a last batch of one, which has no batch statistics, is left out."""
+        whole, rest = divmod(examples, self.batch_size)
+        return whole + (rest > 1 or whole == 0)
+
 
 @dataclass
 class Outcome:
