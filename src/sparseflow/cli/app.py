@@ -113,6 +113,10 @@ def train(
     masks: Annotated[
         Path | None, typer.Option("--masks", "-m", help="Train with the masks in this file, as `prune` writes it.")
     ] = None,
+    tost: Annotated[
+        bool,
+        typer.Option("--tost", help="All four tweaks of ToST (ghost neurons and skips, rescaled start, soft labels)."),
+    ] = False,
     out: Out = None,
     sets: Sets = None,
     data_root: Root = None,
@@ -122,7 +126,7 @@ def train(
     """Train one network; keeps its weights and masks, and writes a report. Resumes what was cut."""
     from sparseflow.cli.train import run_training
 
-    run_training(console, data, masks, out, sets or [], data_root, device, checkpoint_every)
+    run_training(console, data, masks, out, sets or [], data_root, device, checkpoint_every, tost=tost)
 
 
 @app.command()

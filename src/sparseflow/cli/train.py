@@ -12,7 +12,19 @@ from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.masks import load as load_masks
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, RunSpec, Store, assign, drive, facts_of, masks_digest, read_preset, validate
+from sparseflow.study import (
+    ALL_TWEAKS,
+    DataCache,
+    RunSpec,
+    Store,
+    assign,
+    drive,
+    facts_of,
+    masks_digest,
+    overlay,
+    read_preset,
+    validate,
+)
 
 
 def run_training(
@@ -24,9 +36,13 @@ def run_training(
     data_root: str | None,
     device: str,
     checkpoint_every: float,
+    *,
+    tost: bool,
 ) -> None:
     """Train one network and write its report."""
     given = read_preset(data) if data.endswith((".yaml", ".yml")) else {"data": {"name": data}}
+    if tost:
+        given = overlay({"tost": ALL_TWEAKS}, given)
     if masks is not None:
         found, _ = load_masks(masks)
         sets = [*sets, f"mask.file={masks}", f"mask.digest={masks_digest(found)}"]

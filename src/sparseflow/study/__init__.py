@@ -44,13 +44,15 @@ from sparseflow.study.finding import masks_digest
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.pool import Event
-from sparseflow.study.read import assign, presets, read_preset, validate
+from sparseflow.study.read import assign, overlay, presets, read_preset, validate
 from sparseflow.study.run import DataCache, RunResult, execute, execute_group
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
 from sparseflow.study.surroundings import Surroundings
+from sparseflow.study.tosted import ALL_TWEAKS
 
 __all__ = [
+    "ALL_TWEAKS",
     "DONE",
     "MEMBERS",
     "OUTCOMES",
@@ -108,6 +110,7 @@ __all__ = [
     "maximum_width",
     "now",
     "optimizer_for",
+    "overlay",
     "plan_for",
     "predecessor",
     "presets",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from sparseflow.core import BadValue
 from sparseflow.study.fields import Fraction, Number, Positive, Section
 from sparseflow.tost import BETA_MAX, Fade, until
+
+ALL_TWEAKS: Mapping[str, Any] = {"neurons": True, "skips": True, "rescale": {}, "smoothing": 0.1}
+"""ToST whole, as 003 trains with it."""
 
 Above = Annotated[Number, Field(gt=0.0)]
 
