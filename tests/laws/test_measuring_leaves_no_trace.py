@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from small_nets import NETS, case
-from sparseflow.measure import Hessian
+from sparseflow.core import state_digest
+from sparseflow.measure import Hessian, activation_zeros, answers, interpolate, landscape
 from sparseflow.measure.curvature import extremes, hutchinson, predicted_step, quadrature, spectrum
 from witness import Witness
 
@@ -24,11 +25,29 @@ def curvature(of, **options) -> None:
         spectrum(hessian)
 
 
+def slices(of) -> None:
+    first, second = (landscape.random_direction(of.model, number=k) for k in (0, 1))
+    landscape.plane(of.model, of.loss, of.batches, first, second, [0, 1], [0, 1])
+    landscape.line(of.model, of.loss, of.batches, first, [1], batch_norm="train")
+
+
+def path(of) -> None:
+    state = of.model.state_dict()
+    interpolate(of.model, state, state, of.loss, of.batches, [0, 0.5], statistics=of.batches)
+
+
+def inputs(of) -> None:
+    landscape.around_input(of.model, of.loss, of.batches[0], [0, 1], [0, 1])
+
+
 MEASUREMENTS = {
     "curvature": curvature,
     "curvature by batch statistics": lambda of: curvature(of, batch_norm="train"),
     "curvature with fresh graphs": lambda of: curvature(of, keep_graphs=False, others=True),
     "curvature in float32": lambda of: curvature(of, dtype=torch.float32),
+    "slices": slices,
+    "path": path,
+    "around an input": inputs,
 }
 
 
@@ -40,6 +59,23 @@ def test_measuring_leaves_nothing_behind(net, measure):
     witness = Witness(of)
     measure(of)
     witness.check()
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_looking_at_answers_and_activations_leaves_nothing_behind(net):
+    of = case(net)
+    of.batches = Noisy(of.batches)
+    state = state_digest(of.model.state_dict())
+    hooks = [len(m._forward_hooks) for m in of.model.modules()]
+    modes = [m.training for m in of.model.modules()]
+    generators = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    answers(of.model, of.batches)
+    activation_zeros(of.model, of.batches, ["output" if net != "perceptron" else "1"])
+    assert state == state_digest(of.model.state_dict())
+    assert hooks == [len(m._forward_hooks) for m in of.model.modules()]
+    assert modes == [m.training for m in of.model.modules()]
+    assert torch.equal(generators[0], torch.get_rng_state())
+    assert generators[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
 
 
 class Noisy(list):
