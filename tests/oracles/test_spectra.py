@@ -9,8 +9,8 @@ from scipy.integrate import trapezoid
 from scipy.stats import norm
 
 from curved import NETS, active_hessian, curved
-from sparseflow.core import BadValue, SparseflowError
-from sparseflow.measure import Hessian
+from sparseflow.core import BadValue, Metric, SparseflowError
+from sparseflow.measure import CurvatureProbe, Hessian
 from sparseflow.measure.curvature import Krylov, Matrix, density, extremes, hutchinson, quadrature
 from sparseflow.measure.curvature.quadrature import signs
 
@@ -150,6 +150,23 @@ def test_float32_reaches_its_own_tolerance():
     found = extremes(Matrix(matrix.entries.float()), 1, 1)
     assert found.top.values[0] == pytest.approx(10, abs=1e-3)
     assert found.bottom.values[0] == pytest.approx(-1, abs=1e-2)
+
+
+@pytest.mark.parametrize("batch_norm", ["eval", "train"])
+def test_the_probe_reports_the_ends_of_the_spectrum(batch_norm):
+    of = curved("norm", density=0.5)
+    h = active_hessian(of, training=batch_norm == "train")
+    values = np.linalg.eigvalsh(h.numpy())
+    g = Hessian(*of.arguments, batch_norm=batch_norm).gradient
+    for compact in (False, True):
+        probe = CurvatureProbe(of.case.loss, tuple(of.batches), 2, 1, batch_norm, compact)
+        found = probe(of.model, of.masks)
+        assert found == {
+            Metric("top_eigenvalue_1"): pytest.approx(values[-1], abs=1e-6 * values[-1]),
+            Metric("top_eigenvalue_2"): pytest.approx(values[-2], abs=1e-6 * values[-1]),
+            Metric("bottom_eigenvalue_1"): pytest.approx(values[0], abs=1e-6 * values[-1]),
+            Metric("gradient_curvature"): pytest.approx(float(g @ h @ g / (g @ g)), rel=1e-8),
+        }
 
 
 # Quadrature ----------------------------------------------------------------------------------------------------------

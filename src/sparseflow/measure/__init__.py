@@ -7,11 +7,12 @@ from sparseflow.measure.curvature import Hessian
 from sparseflow.measure.gradient_flow import MEASURES, GradientFlow, LayerFlow, gradient_flow
 from sparseflow.measure.interpolate import Path, interpolate
 from sparseflow.measure.outcome import Outcome, answers, outcome
-from sparseflow.measure.probes import GradientFlowProbe
+from sparseflow.measure.probes import CurvatureProbe, GradientFlowProbe
 
 __all__ = [
     "MEASURES",
     "Coordinates",
+    "CurvatureProbe",
     "GradientFlow",
     "GradientFlowProbe",
     "Hessian",

@@ -25,7 +25,7 @@ class Hessian:
 
     Args:
         loss: (model output, targets) -> scalar, a mean over its batch.
-        batches: (inputs, targets) pairs, all held in memory.
+        batches: (inputs, targets) pairs, all held in memory; on the CPU, many small ones take less time than one large.
         masks: of layers in masked execution; compact layers know theirs; layers without one are dense.
         batch_norm: normalise with the running statistics ("eval": the loss of the network as it is used) or with
             each batch's ("train": what the optimiser sees, and the one that makes sense before training). Everything
@@ -35,8 +35,8 @@ class Hessian:
             need float64.
         compact: convert the copy's masked layers to compact execution, which gives the same products and pays at low
             density.
-        keep_graphs: keep the graph of every batch between products; False makes it anew for each, at about 1.7
-            times the time and the memory of one batch's graph.
+        keep_graphs: keep the graph of every batch between products; False makes it anew for each, at about
+            twice the time and the memory of one batch's graph.
         vectors_at_once: of `matmat`, in one backward pass (torch's vmap); more than 1 pays for nets so small that a
             pass costs its overhead.
 
