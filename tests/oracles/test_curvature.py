@@ -39,6 +39,8 @@ def test_products_and_matrix_are_the_dense_hessians(net, options):
     torch.testing.assert_close(hessian.exact(lambda *at: seen.append(at)), expected, rtol=1e-9, atol=1e-11)
     assert seen[-1] == (hessian.size, hessian.size)
     assert hessian.products == 4 + hessian.size
+    assert hessian.trace(lambda *at: seen.append(at)) == pytest.approx(float(expected.trace()), rel=1e-9)
+    assert seen.count((hessian.size, hessian.size)) == 2
 
 
 @every_net

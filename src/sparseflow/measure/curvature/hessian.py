@@ -15,6 +15,12 @@ from sparseflow.measure.curvature.symmetric import as_scipy, checked_columns
 from sparseflow.measure.probing import BatchNorm, own_copy, read
 from sparseflow.sparse import compact as compacted
 
+Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, size: int) -> None:
+    pass
+
 
 class Hessian:
     """d^2 loss / d theta^2 over the active weights theta alone: a masked weight has no row, not one of zeros.
@@ -119,23 +125,36 @@ class Hessian:
         self.products += len(columns)
         return total.T
 
-    def exact(self, progress: Callable[[int, int], None] = lambda done, size: None) -> Tensor:
+    def exact(self, progress: Progress = _silent) -> Tensor:
         """The matrix, (size, size), from `size` products, symmetrised; size^2 numbers in memory.
 
         Args:
             progress: called with (columns done, size).
         """
         matrix = torch.empty(self.size, self.size, dtype=self.dtype, device=self.device)
-        for columns in torch.arange(self.size).split(max(self._at_once, 32 if self._kept is None else 1)):
-            units = torch.zeros(self.size, len(columns), dtype=self.dtype, device=self.device)
-            units[columns, torch.arange(len(columns))] = 1.0
-            matrix[:, columns] = self.matmat(units)
-            progress(int(columns[-1]) + 1, self.size)
+        for columns, images in self._columns(progress):
+            matrix[:, columns] = images
         return matrix.add_(matrix.T.clone()).div_(2)
+
+    def trace(self, progress: Progress = _silent) -> float:
+        """tr H, exactly, from `size` products and without the matrix; `hutchinson` estimates it from fewer.
+
+        Args:
+            progress: called with (columns done, size).
+        """
+        return sum(float(images[columns, range(len(columns))].sum()) for columns, images in self._columns(progress))
 
     def operator(self) -> LinearOperator:
         """The same as scipy's linear operator on numpy arrays, for its eigensolvers."""
         return as_scipy(self)
+
+    def _columns(self, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
+        """(which, (size, k)): columns of the matrix, some at a time, so that a fresh graph serves several."""
+        for columns in torch.arange(self.size, device=self.device).split(max(self._at_once, 32)):
+            units = torch.zeros(self.size, len(columns), dtype=self.dtype, device=self.device)
+            units[columns, range(len(columns))] = 1.0
+            yield columns, self.matmat(units)
+            progress(int(columns[-1]) + 1, self.size)
 
     def _product(self, slopes: Slopes, rows: Tensor, keep: bool) -> Tensor:
         """(k, size) -> (k, size) of one batch."""

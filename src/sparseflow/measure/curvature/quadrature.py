@@ -92,7 +92,7 @@ def quadrature(
 def hutchinson(matrix: Symmetric, *, probes: int = 100, seed: int = 0) -> Estimate:
     """tr H by the mean of v' H v over random signs v (Hutchinson 1990), one product each.
 
-    The trace itself is `hessian.exact().trace()`, or the sum of `spectrum(hessian)`.
+    The trace itself, from as many products as H has rows, is `hessian.trace()`.
     """
     found = []
     for k in range(check_positive("probes", probes)):
