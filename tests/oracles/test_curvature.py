@@ -255,6 +255,10 @@ def test_what_has_no_hessian_is_refused():
     for bad in (float("nan"), float("inf")):
         with pytest.raises(BadValue, match="the loss of batch 2 of 2 is nan"):
             Hessian(model, loss, [batches[0], (x * bad, y)], masks)
+    with pytest.raises(BadValue, match="the gradient of batch 1 of 2 is not finite, its loss 0"):
+        Hessian(model, lambda out, y: (0 * out).abs().sum().sqrt(), batches, masks)
+    with pytest.raises(BadValue, match="vectors_at_once must be at least 1, got 0"):
+        Hessian(model, loss, batches, masks, vectors_at_once=0)
     with pytest.raises(BadValue, match="no batches were given"):
         Hessian(model, loss, [], masks)
     with pytest.raises(BadValue, match="batch_norm must be 'train' or 'eval', got 'both'"):

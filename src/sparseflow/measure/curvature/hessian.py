@@ -54,7 +54,7 @@ class Hessian:
 
     Raises:
         BadValue: without an active weight, for a mask that fits no weight or that the weights do not keep to, an
-            unknown `batch_norm`, no batches, a loss that is not finite (its batch is named).
+            unknown `batch_norm`, no batches, a loss or gradient that is not finite (its batch is named).
         SparseflowError: for a loss that is not a scalar.
     """
 
@@ -77,7 +77,8 @@ class Hessian:
         _check_kept(work, masks or {})
         if compact:
             work = compacted(work, masks or {}).model
-        self._model, self._loss, self._at_once = work.to(dtype=dtype), loss, check_positive("vectors", vectors_at_once)
+        self._model, self._loss = work.to(dtype=dtype), loss
+        self._at_once = check_positive("vectors_at_once", vectors_at_once)
         if vectors_at_once > 1 and stand_ins(work):
             raise BadValue("vectors_at_once must be 1 in compact execution, whose products have no rule for vmap")
         self.coordinates = Coordinates(work, _uncompacted(work, masks or {}), others=others)
@@ -180,8 +181,11 @@ class Hessian:
             here = float(slopes.value)
             if not torch.isfinite(slopes.value):
                 raise BadValue(f"the loss of batch {number} of {len(self._batches)} is {here}, which has no curvature")
+            slope = self.coordinates.gather(slopes.gradient)
+            if not torch.isfinite(slope).all():
+                raise BadValue(f"the gradient of batch {number} of {len(self._batches)} is not finite, its loss {here}")
             value += share * here
-            gradient += self.coordinates.gather(slopes.gradient).mul_(share)
+            gradient += slope.mul_(share)
         return value, gradient
 
 
