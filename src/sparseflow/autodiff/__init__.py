@@ -2,6 +2,6 @@
 
 from sparseflow.autodiff.elsewhere import loss_at
 from sparseflow.autodiff.gradients import mean_weight_gradients, weight_gradients
-from sparseflow.autodiff.hessian import hessian_product, mean_hessian_product
+from sparseflow.autodiff.hessian import Slopes, hessian_product, mean_hessian_product
 
-__all__ = ["hessian_product", "loss_at", "mean_hessian_product", "mean_weight_gradients", "weight_gradients"]
+__all__ = ["Slopes", "hessian_product", "loss_at", "mean_hessian_product", "mean_weight_gradients", "weight_gradients"]

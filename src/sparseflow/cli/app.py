@@ -115,7 +115,7 @@ def train(
     ] = None,
     tost: Annotated[
         bool,
-        typer.Option("--tost", help="All four tweaks of ToST (ghost neurons and skips, rescaled start, soft labels)."),
+        typer.Option("--tost", help="All tweaks of ToST (ghost neurons and skips, rescaled start, soft labels)."),
     ] = False,
     out: Out = None,
     sets: Sets = None,

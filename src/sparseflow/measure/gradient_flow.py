@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean
@@ -25,7 +24,7 @@ from sparseflow.core import (
     stand_ins,
     weight_shapes,
 )
-from sparseflow.train import mode
+from sparseflow.measure.probing import BatchNorm, probing
 
 Average = Literal["gradient", "norms"]
 
@@ -108,7 +107,7 @@ def gradient_flow(
     masks: Masks | None = None,
     *,
     average: Average = "gradient",
-    batch_norm: Literal["train", "eval"] = "train",
+    batch_norm: BatchNorm = "train",
     others: bool = False,
     per_weight: bool = False,
 ) -> GradientFlow:
@@ -141,7 +140,7 @@ def gradient_flow(
         layers = layer_flows(mean_weight_gradients(model, loss, some, names), active, counts)
         return GradientFlow.of(layers, per_weight=per_weight)
 
-    with _probing(model, batch_norm):
+    with probing(model, batch_norm):
         if average == "gradient":
             return flow(batches)
         flows = [flow([batch]) for batch in batches]
@@ -174,22 +173,3 @@ def _l1_l2(gradient: Tensor) -> tuple[float, float]:
         float(torch.linalg.vector_norm(flat, 1, dtype=torch.float64)),
         float(torch.linalg.vector_norm(flat, 2, dtype=torch.float64)),
     )
-
-
-@contextmanager
-def _probing(model: nn.Module, batch_norm: str) -> Iterator[None]:
-    """Evaluation mode, with batch normalisation as asked; modes and buffers are restored."""
-    if batch_norm not in ("train", "eval"):
-        raise BadValue(f"batch_norm must be 'train' or 'eval', got {batch_norm!r}")
-    normalising = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    kept = [(buffer, buffer.clone()) for norm in normalising for buffer in norm.buffers(recurse=False)]
-    with mode(model, training=False):
-        if batch_norm == "train":
-            for norm in normalising:
-                norm.train()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in kept:
-                    buffer.copy_(before)

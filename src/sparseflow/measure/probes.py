@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from sparseflow.core import Batch, Loss, Masks, Metric
+from sparseflow.measure.curvature import Hessian, extremes, predicted_step
 from sparseflow.measure.gradient_flow import Average, GradientFlow, gradient_flow, layer_flows, measured_names
+from sparseflow.measure.probing import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class GradientFlowProbe:
     loss: Loss
     batches: tuple[Batch, ...]
     average: Average = "gradient"
-    batch_norm: Literal["train", "eval"] = "train"
+    batch_norm: BatchNorm = "train"
     others: bool = False
     per_weight: bool = False
     _names: WeakKeyDictionary[nn.Module, list[str]] = field(default_factory=WeakKeyDictionary, repr=False)
@@ -48,3 +49,35 @@ class GradientFlowProbe:
         active = {name: int(mask.sum()) for name, mask in masks.items()}
         counts = {name: active.get(name, gradient.numel()) for name, gradient in some.items()}
         return GradientFlow.of(layer_flows(some, masks, counts), per_weight=self.per_weight).metrics()
+
+
+@dataclass(frozen=True)
+class CurvatureProbe:
+    """The ends of the Hessian's spectrum over the active weights, on fixed batches (003 Fig. 2, 9a; 004 Fig. 11a).
+
+    Metrics: "top_eigenvalue_1" (the largest), "top_eigenvalue_2" ..., "bottom_eigenvalue_1" (the most negative) ...,
+    and "gradient_curvature", g'Hg / g'g of 004 eq. 28; nan for a gradient of 0.
+
+    Args:
+        top, bottom: how many of the largest and of the smallest eigenvalues.
+        batch_norm, compact: as of `Hessian`.
+        tolerance, max_steps: as of `extremes`.
+    """
+
+    loss: Loss
+    batches: tuple[Batch, ...]
+    top: int = 1
+    bottom: int = 1
+    batch_norm: BatchNorm = "eval"
+    compact: bool = False
+    tolerance: float | None = None
+    max_steps: int = 1000
+
+    def __call__(self, model: nn.Module, masks: Masks) -> Mapping[Metric, float]:
+        hessian = Hessian(model, self.loss, self.batches, masks, batch_norm=self.batch_norm, compact=self.compact)
+        ends = extremes(hessian, self.top, self.bottom, tolerance=self.tolerance, max_steps=self.max_steps)
+        found = {Metric("gradient_curvature"): predicted_step(hessian, 0.0).curvature}
+        for end, pairs in (("top", ends.top), ("bottom", ends.bottom)):
+            for k, value in enumerate(pairs.values.tolist(), 1):
+                found[Metric(f"{end}_eigenvalue_{k}")] = value
+        return found
