@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from sparseflow.core import Batch, Loss, Masks, Metric
+from sparseflow.measure.activations import Zeros, activation_zeros
 from sparseflow.measure.curvature import Hessian, extremes, predicted_step
 from sparseflow.measure.gradient_flow import Average, GradientFlow, gradient_flow, layer_flows, measured_names
 from sparseflow.measure.probing import BatchNorm
@@ -81,3 +82,19 @@ class CurvatureProbe:
             for k, value in enumerate(pairs.values.tolist(), 1):
                 found[Metric(f"{end}_eigenvalue_{k}")] = value
         return found
+
+
+@dataclass(frozen=True)
+class ActivationProbe:
+    """Activation sparsity on fixed batches, in evaluation mode (003 Table 1).
+
+    Metric: "activation_sparsity" of every activation module, and of all together.
+    """
+
+    batches: tuple[Batch, ...]
+
+    def __call__(self, model: nn.Module, masks: Masks) -> Mapping[Metric, float]:
+        layers = activation_zeros(model, self.batches)
+        whole = sum(layers.values(), Zeros(0, 0))
+        found = {Metric("activation_sparsity", name): zeros.share for name, zeros in layers.items()}
+        return {Metric("activation_sparsity"): whole.share} | found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sparseflow.measure import MEASURES
 from sparseflow.report import arms_figures as figures
+from sparseflow.report import arms_layers as layers
 from sparseflow.report import arms_tables as tables
 from sparseflow.report import arms_updates as updates
 from sparseflow.report.blocks import Block, Section, Text, write_csv
@@ -46,6 +47,7 @@ def arms_report(study: Study) -> Report:
         ),
         Section("Along training", _curves(material)),
         Section("Changes of the masks", updates.blocks(material)),
+        Section("Activations", layers.blocks(study, material, facts)),
         Section("Choices", [tables.grid_table(r.choice, spec) for r in results if r.arm.chosen]),
         Section("What these numbers can and cannot say", [Text(words) for words in _limits(results, spec)]),
         Section("Every run", [run_table(header[:5], header, rows)]),
@@ -55,7 +57,7 @@ def arms_report(study: Study) -> Report:
 
 
 def _material(study: Study, spec: ArmsSpec, results: Sequence[ArmResult]) -> figures.Material:
-    wanted = [curve.metric for curve in figures.OUTCOME_CURVES]
+    wanted = [curve.metric for curve in (*figures.OUTCOME_CURVES, *figures.CURVATURE_CURVES)]
     series = updates.with_changes(study.store.series([*wanted, *MEASURES, *updates.RECORDED]))
     reference = next((r for r in results if r.arm.name == spec.versus), None)
     return figures.Material(results, reference, series, study.store.epochs(), spec.panels, study.figures)
@@ -65,6 +67,7 @@ def _curves(material: figures.Material) -> list[Block]:
     drawn = [
         figures.curve_figure(material, figures.OUTCOME_CURVES, "Loss and accuracy along training", "curves"),
         figures.curve_figure(material, figures.FLOW_CURVES, "Gradient flow along training", "gradient-flow"),
+        figures.curve_figure(material, figures.CURVATURE_CURVES, "Curvature along training", "curvature"),
     ]
     return [figure for figure in drawn if figure is not None]
 

@@ -84,6 +84,12 @@ OUTCOME_CURVES = (
 )
 FLOW_CURVES = tuple(Curve(name, MATH[name], log=True) for name in ("squared", "egf_2", "egf_1", "gf_2", "gf_1"))
 
+CURVATURE_CURVES = (
+    Curve("top_eigenvalue_1", "largest eigenvalue", log=False),
+    Curve("bottom_eigenvalue_1", "smallest eigenvalue", log=False),
+    Curve("gradient_curvature", r"$g^T H g / g^T g$", log=False),
+)
+
 OUTER, BEYOND = 0.05, 30.0
 """A logarithmic axis ends at so many times this quantile of its values, on either side, at the latest."""
 

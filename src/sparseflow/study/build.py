@@ -62,6 +62,11 @@ def layer_shapes(spec: RunSpec, input_shape: tuple[int, ...], classes: int, widt
     return weight_shapes(_sketch(spec, input_shape, classes, width))
 
 
+def module_names(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> list[str]:
+    """Of the specified model, in its order."""
+    return [name for name, _ in _sketch(spec, input_shape, classes).named_modules()]
+
+
 def total_weights(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> int:
     """Weights of the specified model, active or not: what a density is a part of."""
     return sum(shape.numel() for shape in layer_shapes(spec, input_shape, classes).values())

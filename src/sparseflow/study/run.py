@@ -16,7 +16,7 @@ from torch import nn
 
 from sparseflow.core import BadSpec, Batch, Masks, Metric, Moment, Probe, SparseflowError, active_counts, stream
 from sparseflow.data import Dataset, Prepared, Watch, load, prepare, stratified
-from sparseflow.measure import GradientFlowProbe, gradient_flow
+from sparseflow.measure import ActivationProbe, CurvatureProbe, GradientFlowProbe, gradient_flow
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
 from sparseflow.study.finding import Source, rule_for
 from sparseflow.study.fingerprint import fingerprint
@@ -315,21 +315,28 @@ def _identity(spec: RunSpec, data: Prepared, network: Network) -> str:
 
 
 def _probes(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
-    m = spec.measure
-    if not m.gradient_flow:
-        return ()
+    """What is measured at the points, all on the same fixed training examples."""
+    m, loss = spec.measure, plan_for(spec).loss
     x, y = data.probe(m.probe_size)
     parts = zip(x.split(spec.train.batch_size), y.split(spec.train.batch_size), strict=True)
     batches = tuple((data.normalise(a), b) for a, b in parts if len(b) > 1)
-    flow = GradientFlowProbe(
-        plan_for(spec).loss,
-        batches,
-        average=m.average,
-        batch_norm=m.batch_norm,
-        others=m.others,
-        per_weight=m.per_weight,
-    )
-    return (flow,)
+    probes: list[Probe] = []
+    if m.gradient_flow:
+        probes.append(
+            GradientFlowProbe(
+                loss,
+                batches,
+                average=m.average,
+                batch_norm=m.batch_norm,
+                others=m.others,
+                per_weight=m.per_weight,
+            )
+        )
+    if m.activations:
+        probes.append(ActivationProbe(batches))
+    if m.eigenvalues:
+        probes.append(CurvatureProbe(loss, batches, m.eigenvalues, m.eigenvalues, batch_norm=m.batch_norm))
+    return tuple(probes)
 
 
 def _probe_change(spec: RunSpec) -> ProbeChange | None:

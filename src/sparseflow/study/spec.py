@@ -265,6 +265,10 @@ class MeasureSpec(Section):
     batch_norm: Literal["train", "eval"] = "train"
     others: bool = False
     per_weight: bool = False
+    activations: bool = False
+    """The share of zeros in every activation's output (003 Table 1), at the same points."""
+    eigenvalues: Annotated[Whole, Field(ge=0)] = 0
+    """So many of the largest and of the smallest eigenvalues of the loss's Hessian over active weights."""
 
 
 class RunSpec(Section):
