@@ -35,11 +35,8 @@ def written(small_npz, tmp_path_factory):
         "train": {"epochs": 2, "batch_size": 32},
         "measure": {"points": POINTS, "probe_size": 64, "activations": True},
     }
-    arms = {
-        "dense": {},
-        "sparse": {"mask": {"density": 0.2}, "measure": {"eigenvalues": 2}},
-        "blind": {"measure": {"activations": False}},
-    }
+    sparse = {"mask": {"density": 0.05}, "measure": {"eigenvalues": 2}}
+    arms = {"dense": {}, "sparse": sparse, "blind": {"measure": {"activations": False}}}
     spec = validate(ArmsSpec, {"base": base, "arms": arms, "seeds": 2})
     made = arms_of(spec)
     store = Store(tmp_path, create=True)
