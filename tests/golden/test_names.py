@@ -14,7 +14,7 @@ from pydantic import Field
 from sparseflow.core import BadSpec
 from sparseflow.models import models
 from sparseflow.study import ArmsSpec, CompareSpec, RunSpec, arms_of, cells, first_runs, read_preset, runs_of, validate
-from sparseflow.study.spec import ModelSpec
+from sparseflow.study.sections import ModelSpec
 
 GOLDEN = {
     "44136fa355b3678a": {},

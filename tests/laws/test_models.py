@@ -27,7 +27,8 @@ from sparseflow.models import activations, materialise, models, sketch
 from sparseflow.sparse import compact
 from sparseflow.study.build import stacks
 from sparseflow.study.read import validate
-from sparseflow.study.spec import ModelSpec, RunSpec
+from sparseflow.study.sections import ModelSpec
+from sparseflow.study.spec import RunSpec
 from sparseflow.train import forward_flops
 
 NARROW = 6

@@ -14,6 +14,7 @@ from sparseflow.core.errors import (
 )
 from sparseflow.core.files import replacing
 from sparseflow.core.machine import CACHE_VARIABLE, cores, user_cache
+from sparseflow.core.modes import mode
 from sparseflow.core.protocols import Companion, GradientProbe, Metric, Moment, Probe, Recorder
 from sparseflow.core.streams import global_stream, stream, stream_seed
 from sparseflow.core.weights import (
@@ -65,6 +66,7 @@ __all__ = [
     "cores",
     "global_stream",
     "join",
+    "mode",
     "other_parameters",
     "replacing",
     "set_active",

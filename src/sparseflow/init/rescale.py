@@ -6,7 +6,6 @@ GradInit (Zhu et al. 2021, arXiv:2102.08098, Algorithm 1) with masked gradients;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 
@@ -24,6 +23,7 @@ from sparseflow.core import (
     check_masks,
     check_positive,
     global_stream,
+    mode,
     stand_ins,
     weight_values,
 )
@@ -90,7 +90,7 @@ def rescale_(
     norms: list[float] = []
     losses: list[float | None] = []
     supply = _endless(batches)
-    with _training(model), torch.enable_grad(), global_stream(seed, "rescale"), sdpa_kernel(SDPBackend.MATH):
+    with mode(model, training=True), torch.enable_grad(), global_stream(seed, "rescale"), sdpa_kernel(SDPBackend.MATH):
         for _ in range(iterations):
             scaled = blocks.scaled(scales)
             slopes = blocks.gradients(loss_at(model, loss, next(supply), scaled), scaled)
@@ -161,15 +161,3 @@ def _endless(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield batch
         if seen < 2:
             raise BadValue(f"rescaling needs at least two batches that can be gone through again, got {seen}")
-
-
-@contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in training mode; then every module is as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
-        yield
-    finally:
-        for module, was in before:
-            module.training = was

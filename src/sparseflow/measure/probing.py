@@ -12,8 +12,7 @@ import numpy
 import torch
 from torch import nn
 
-from sparseflow.core import BadValue, Batch
-from sparseflow.train import mode
+from sparseflow.core import BadValue, Batch, mode
 
 BatchNorm = Literal["train", "eval"]
 """Normalise with each batch's statistics, or with the running ones."""

@@ -26,7 +26,8 @@ from sparseflow.models import materialise, models, sketch
 from sparseflow.sparse import choose, compact
 from sparseflow.study.finding import Source, budget_of, find_masks, weights_in_question
 from sparseflow.study.lineage import predecessor, rewound_to
-from sparseflow.study.spec import ModelSpec, RunSpec
+from sparseflow.study.sections import ModelSpec
+from sparseflow.study.spec import RunSpec
 from sparseflow.train import Plan, make_optimizer, make_schedule, obstacle, optimizers, parameter_groups, smoothed
 
 

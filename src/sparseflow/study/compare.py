@@ -13,7 +13,8 @@ from sparseflow.core import BadSpec, SparseflowError, UnknownName
 from sparseflow.models import activations, maximum_width
 from sparseflow.study.fields import Number, Positive, Section, Whole
 from sparseflow.study.read import leaves, validate
-from sparseflow.study.spec import OptimizerSpec, RunSpec, content_hash
+from sparseflow.study.sections import OptimizerSpec
+from sparseflow.study.spec import RunSpec, content_hash
 from sparseflow.study.variants import Strengths, parts, variant
 from sparseflow.train import optimizers
 

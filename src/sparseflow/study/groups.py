@@ -10,7 +10,8 @@ from sparseflow.study.build import stacks
 from sparseflow.study.facts import FactsOf
 from sparseflow.study.lineage import first_round
 from sparseflow.study.masked import MaskSpec
-from sparseflow.study.spec import InitSpec, RunSpec
+from sparseflow.study.sections import InitSpec
+from sparseflow.study.spec import RunSpec
 
 T = TypeVar("T")
 

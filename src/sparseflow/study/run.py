@@ -7,24 +7,23 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from sparseflow.core import BadSpec, Batch, Masks, Metric, Moment, Probe, SparseflowError, active_counts, stream
+from sparseflow.core import BadSpec, Batch, Metric, Moment, SparseflowError, active_counts, stream
 from sparseflow.data import Dataset, Prepared, Watch, load, prepare, stratified
-from sparseflow.measure import ActivationProbe, CurvatureProbe, GradientFlowProbe, gradient_flow
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
 from sparseflow.study.finding import Source, rule_for
 from sparseflow.study.fingerprint import fingerprint
 from sparseflow.study.lineage import predecessor, rewound_to
-from sparseflow.study.spec import DataSpec, RunSpec
+from sparseflow.study.measured import probe_change_of, probes_of
+from sparseflow.study.sections import DataSpec
+from sparseflow.study.spec import RunSpec
 from sparseflow.study.surroundings import Surroundings, keep_network
 from sparseflow.study.tweaks import ghosts_for, removals, rescale_start
-from sparseflow.train import Outcome, ProbeChange, Stack, Trainer, forward_flops
+from sparseflow.train import Outcome, Stack, Trainer, forward_flops
 
 Row = tuple[int, float, str, str, float]
 """(step, epoch, metric, layer, value)."""
@@ -223,7 +222,7 @@ class _Run:
             optimizer_for(spec, network.model),
             data,
             plan_for(spec),
-            probes=_probes(spec, data),
+            probes=probes_of(spec, data),
             record=self._outbox,
             save_to=surroundings.resume_path(spec.name),
             should_stop=should_stop,
@@ -234,7 +233,7 @@ class _Run:
             at_steps=_in_turn(self._keep_rewind(), removals(ghosts, lambda values: self.trainer.note(values))),
             rule=rule_for(spec, network.model),
             companions=ghosts,
-            probe_change=_probe_change(spec),
+            probe_change=probe_change_of(spec),
             flops_of=lambda masks: forward_flops(network.model, masks, example),
         )
         _check_rewind(spec, surroundings, _start_step(spec), self.trainer.total_steps)
@@ -312,44 +311,6 @@ _DAMAGED = "a damaged checkpoint was set aside (.bad) and the run started afresh
 def _identity(spec: RunSpec, data: Prepared, network: Network) -> str:
     """What a checkpoint belongs to: the run, on these very data, in this execution."""
     return f"{spec.name} {data.digest} {sorted(network.execution.items())}"
-
-
-def _probes(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
-    """What is measured at the points, all on the same fixed training examples."""
-    m, loss = spec.measure, plan_for(spec).loss
-    x, y = data.probe(m.probe_size)
-    parts = zip(x.split(spec.train.batch_size), y.split(spec.train.batch_size), strict=True)
-    batches = tuple((data.normalise(a), b) for a, b in parts if len(b) > 1)
-    probes: list[Probe] = []
-    if m.gradient_flow:
-        probes.append(
-            GradientFlowProbe(
-                loss,
-                batches,
-                average=m.average,
-                batch_norm=m.batch_norm,
-                others=m.others,
-                per_weight=m.per_weight,
-            )
-        )
-    if m.activations:
-        probes.append(ActivationProbe(batches))
-    if m.eigenvalues:
-        probes.append(CurvatureProbe(loss, batches, m.eigenvalues, m.eigenvalues, batch_norm=m.batch_norm))
-    return tuple(probes)
-
-
-def _probe_change(spec: RunSpec) -> ProbeChange | None:
-    """004 Fig. 3: the gradient's norm over active weights, by the same batch before and after an update."""
-    if spec.rewire is None or not spec.rewire.gradient_norms:
-        return None
-    loss = plan_for(spec).loss
-
-    def measure(model: nn.Module, masks: Masks, batch: Batch) -> dict[Metric, float]:
-        flow = gradient_flow(model, loss, [batch], masks)
-        return {Metric("gradient_norm"): sqrt(flow.squared)}
-
-    return measure
 
 
 def _in_turn(*tasks: Mapping[int, Callable[[], None]]) -> dict[int, Callable[[], None]]:

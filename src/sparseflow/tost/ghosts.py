@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import BadValue
+from sparseflow.core import BadValue, mode
 from sparseflow.tost.fade import Fade
 
 Inputs = Tensor | tuple[Any, ...]
@@ -123,7 +122,7 @@ class Ghosts(ABC):
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), mode(model, training=False):
         out = call(model, inputs)
     if not isinstance(out, Tensor):
         raise BadValue(f"the change by the removal is of a model that returns one tensor, got {type(out).__name__}")
@@ -133,18 +132,6 @@ def _outputs(model: nn.Module, inputs: Inputs) -> Tensor:
 def call(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output for its inputs."""
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, every module is in evaluation mode; then each is as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was in before:
-            module.training = was
 
 
 def scalar() -> Tensor:

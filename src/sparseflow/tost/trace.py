@@ -14,8 +14,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from sparseflow.core import mode
 from sparseflow.sparse import CompactConv2d
-from sparseflow.tost.ghosts import Inputs, call, evaluating
+from sparseflow.tost.ghosts import Inputs, call
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 """Batch and instance normalisation, among them those of compact networks, share the first."""
@@ -57,7 +58,7 @@ class Trace(TorchFunctionMode):
                 for handle in self._watch(name, module):
                     stack.callback(handle.remove)
             stack.enter_context(torch.no_grad())
-            stack.enter_context(evaluating(model))
+            stack.enter_context(mode(model, training=False))
             with self:
                 call(model, inputs)
         self._outputs.clear()

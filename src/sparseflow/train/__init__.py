@@ -1,7 +1,7 @@
 """Training: optimisers and schedules, `Sparse`, the loop that resumes."""
 
 from sparseflow.train import checkpoint
-from sparseflow.train.evaluate import evaluate, mode
+from sparseflow.train.evaluate import evaluate
 from sparseflow.train.flops import forward_flops
 from sparseflow.train.loop import ProbeChange, Trainer
 from sparseflow.train.losses import smoothed
@@ -36,7 +36,6 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "measuring_steps",
-    "mode",
     "obstacle",
     "optimizers",
     "parameter_groups",

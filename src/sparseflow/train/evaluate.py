@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import Loss
+from sparseflow.core import Loss, mode
 from sparseflow.data import Prepared, Split
 
 EVALUATION_BATCH = 1000
 EVALUATION_VALUES = 2**24
 """Input values of one batch at most: examples of more than 16,777 values are evaluated in smaller batches."""
-
-
-@contextmanager
-def mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Inside, the whole model is in training or evaluation mode; then every module is as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was in before:
-            module.training = was
 
 
 def evaluation_batches(data: Prepared, split: Split) -> tuple[Tensor, ...]:

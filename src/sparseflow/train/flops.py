@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from sparseflow.core import Masks, StandsForWeight, active_counts, join
-from sparseflow.train.evaluate import mode
+from sparseflow.core import Masks, StandsForWeight, active_counts, join, mode
 
 _CONVOLUTION = nn.modules.conv._ConvNd
 _TRANSPOSED = nn.modules.conv._ConvTransposeNd
