@@ -102,6 +102,27 @@ def test_rewound_weights_are_those_of_the_runs_early_step(step, pruned, heir, ca
     )  # the tail alone is trained
 
 
+def test_final_weights_are_those_that_the_run_ended_with(pruned, heir, cache, tmp_path):
+    spec = heir(weights="final", sections={"seed": 4}, seed=0)
+    results, where = run_all([spec], tmp_path, cache)
+    last = final(where, pruned)["state_dict"]
+    network = start_of(spec, where, cache)
+    assert all(torch.equal(network.model.state_dict()[name], value) for name, value in last.items())
+    assert results[spec.name].step == results[pruned.name].step  # a training of its own, from its first step on
+    with pytest.raises(BadSpec, match="needs weights = rewound"):
+        heir(weights="final", rewind_step=2)
+
+
+def test_runs_of_many_seeds_may_share_one_start(heir, cache, tmp_path):
+    shared = [heir(seed=0, sections={"seed": k, "init": {"seed": 9}}) for k in (1, 2)]
+    own = heir(seed=0, sections={"seed": 2})
+    results, where = run_all([*shared, own], tmp_path, cache)
+    one, two, other = (start_of(spec, where, cache).model.state_dict() for spec in (*shared, own))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert len({results[spec.name].digest for spec in (*shared, own)}) == 3  # other data orders
+
+
 def test_runs_trained_stacked_leave_their_early_weights_too(small, heir, cache, tmp_path):
     before = small()
     runs = [heir(run=before, weights="rewound", rewind_step=step) for step in (0, 3, 5)]
@@ -169,7 +190,7 @@ def test_masks_of_another_model_are_refused(heir, cache, tmp_path):
 
 
 def test_a_missing_run_is_said_in_words(heir, cache, tmp_path):
-    with pytest.raises(SparseflowError, match="begins with the masks of the run"):
+    with pytest.raises(SparseflowError, match="begins with the network of the run"):
         execute(heir(), Surroundings(checkpoints=tmp_path), cache)
 
 

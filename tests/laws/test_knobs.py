@@ -100,6 +100,7 @@ KNOBS = {
     "init.distribution": ("uniform", {}),
     "init.fan": ("out", {}),
     "init.fans": ("own", {}),
+    "init.seed": (7, {}),
     "init.method": ("fans", {"mask": DENSITY}),
     "optimizer.name": ("sgd", {}),
     "optimizer.lr": (0.01, {}),

@@ -25,7 +25,7 @@ from sparseflow.masks import matching_rules, random_masks
 from sparseflow.models import materialise, models, sketch
 from sparseflow.sparse import choose, compact
 from sparseflow.study.finding import Source, budget_of, find_masks, weights_in_question
-from sparseflow.study.lineage import predecessor, rewound_to
+from sparseflow.study.lineage import draws_weights, predecessor
 from sparseflow.study.sections import ModelSpec
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import Plan, make_optimizer, make_schedule, obstacle, optimizers, parameter_groups, smoothed
@@ -199,25 +199,26 @@ def _convert(
 
 
 def _start_seed(spec: RunSpec) -> int:
-    """Fresh weights are drawn apart from those that the run before began with."""
-    fresh = predecessor(spec) is not None and rewound_to(spec) is None
-    return stream_seed(spec.seed, "fresh") if fresh else spec.seed
+    """Of the initial weights; fresh ones are drawn apart from those that the run before began with."""
+    seed = spec.seed if spec.init.seed is None else spec.init.seed
+    fresh = predecessor(spec) is not None and draws_weights(spec)
+    return stream_seed(seed, "fresh") if fresh else seed
 
 
 def _keeps_values(spec: RunSpec) -> bool:
     """Whether the values of the network that the mask was found in are those to train."""
-    return spec.mask.gradual is not None or rewound_to(spec) is not None
+    return spec.mask.gradual is not None or not draws_weights(spec)
 
 
 def _draw_active(spec: RunSpec, model: nn.Module, masks: Masks, input_shape: tuple[int, ...], classes: int) -> None:
     scheme = spec.init.scheme_object()
     if spec.mask.twin_width is not None and spec.init.fans != "own":
         twin = layer_shapes(spec, input_shape, classes, spec.mask.twin_width)
-        from_twin_(model, masks, twin, scheme, seed=spec.seed)
+        from_twin_(model, masks, twin, scheme, seed=_start_seed(spec))
     elif spec.init.method != "dense":
-        draw_(model, masks, spec.init.method, scheme, seed=spec.seed)
+        draw_(model, masks, spec.init.method, scheme, seed=_start_seed(spec))
     else:
-        draw_active_(model, masks, scheme, seed=spec.seed)
+        draw_active_(model, masks, scheme, seed=_start_seed(spec))
 
 
 def optimizer_for(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:

@@ -149,10 +149,13 @@ def _pruned(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor
 def _inherited(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Tensor]:
     before = predecessor(spec)
     assert before is not None
-    found = _kept(source.final(before.name), f"the masks of the run {before.name}")["masks"]
+    kept = _kept(source.final(before.name), f"the network of the run {before.name}")
+    found = kept["masks"]
     known = weight_shapes(model)
     if wrong := misfits(shapes_of(found), {name: shape for name, shape in known.items() if name in found}):
         raise BadSpec([f"mask.inherited.run: masks of another model: {'; '.join(wrong)}"])
+    if spec.mask.inherited is not None and spec.mask.inherited.weights == "final":
+        model.load_state_dict(kept["state_dict"])
     return {name: found[name] for name in known if name in found}
 
 

@@ -66,6 +66,12 @@ def rewound_to(spec: RunSpec) -> tuple[RunSpec, int] | None:
     return None
 
 
+def draws_weights(spec: RunSpec) -> bool:
+    """Whether a run begins with a draw of its own, and not with weights that another one leaves."""
+    inherited = spec.mask.inherited
+    return rewound_to(spec) is None and (inherited is None or inherited.weights == "fresh")
+
+
 Legacy = Mapping[str, frozenset[int]]
 """Run name -> steps whose weights other runs go back to; for every run that others begin with."""
 

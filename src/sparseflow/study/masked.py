@@ -61,14 +61,14 @@ class InheritedSpec(Section):
     """That run: its fields that differ from the defaults. In a study of arms also the name of an arm."""
     seed: Annotated[Whole, Field(ge=0)] | None = None
     """That run's seed; this run's by default."""
-    weights: Literal["fresh", "rewound"] = "fresh"
-    """Start from a new draw, or from that run's weights of an early step."""
+    weights: Literal["fresh", "rewound", "final"] = "fresh"
+    """Start from a new draw, from that run's weights of an early step, or from its last ones."""
     rewind_step: Annotated[Whole, Field(ge=0)] = 0
     """The step whose weights are rewound to; schedule and data order go on from there."""
 
     @model_validator(mode="after")
     def _coherent(self) -> InheritedSpec:
-        if self.weights == "fresh" and self.rewind_step:
+        if self.weights != "rewound" and self.rewind_step:
             raise ValueError("rewind_step needs weights = rewound")
         return self
 

@@ -150,6 +150,8 @@ class InitSpec(Section):
     that each neuron has in the mask."""
     fans: Literal["twin", "own"] | None = None
     """Whose fans: the dense twin's (the default where there is one) or the layer's own."""
+    seed: Annotated[Whole, Field(ge=0)] | None = None
+    """Draw by this seed and not by the run's: runs of many seeds then share one start."""
 
     @field_validator("method")
     @classmethod
