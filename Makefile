@@ -20,6 +20,10 @@ slow: $(INSTALLED)
 evidence: $(INSTALLED)
 	$(RUN)sparseflow compare lottery-mnist --out runs/lottery-mnist
 	$(RUN)sparseflow compare criteria-fashion --out runs/criteria-fashion
+	$(RUN)sparseflow analyse signal lenet-5 --input-shape 1,28,28 --classes 10 --out runs/signal-lenet-5
+	$(RUN)sparseflow compare methods-lenet --out runs/methods-lenet
+	$(RUN)sparseflow compare methods-mlp --out runs/methods-mlp
+	$(RUN)sparseflow compare tost-small --out runs/tost-small
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
