@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from finished_runs import make_single, make_tickets
 from sparseflow.study import DataCache, RunSpec, Surroundings, validate
 
 
@@ -56,3 +57,13 @@ def small(small_npz):
         return validate(RunSpec, content)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(small_npz, tmp_path_factory) -> Path:
+    """A folder of two finished studies, in folders `tickets` (of arms) and `single` (a training); not to be changed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished")
+    make_tickets(folder / "tickets", small_npz)
+    make_single(folder / "single", small_npz)
+    return folder

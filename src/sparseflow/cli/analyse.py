@@ -10,12 +10,7 @@ import typer
 
 from sparseflow.cli.options import Classes, Device, Root, Sets, Shape, console
 
-analyse_app = typer.Typer(no_args_is_help=True, help="Look into a network: how signals go through it.")
-
-
-@analyse_app.callback()
-def _group() -> None:
-    """Keeps the name of the command where there is but one."""
+analyse_app = typer.Typer(no_args_is_help=True, help="Look into networks: signals, curvature, likeness.")
 
 
 class BatchNorm(str, Enum):
@@ -60,3 +55,50 @@ def signal(
     request = Request(model, sets or [], data, data_root, input_shape, classes, seed, device=device)
     wish = Wish(densities, initialisations, draws, probes, budget, dense or [], batch_norm.value)
     run_signal(console, request, wish, out)
+
+
+Runs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...",
+        help="FOLDER, FOLDER:NAME, FOLDER:ARM@SEED or FOLDER:ARM; #start or #STEP for earlier weights.",
+    ),
+]
+Examples = Annotated[int, typer.Option("--examples", help="At most so many, stratified, the same for every run.")]
+OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default runs/ANALYSIS-RUN.")]
+
+
+class Precision(str, Enum):
+    """Of the copy that is measured."""
+
+    FLOAT32, FLOAT64 = "float32", "float64"
+
+
+@analyse_app.command()
+def hessian(
+    runs: Runs,
+    exact: Annotated[bool, typer.Option("--exact", help="All eigenvalues: a product for each active weight.")] = False,
+    probes: Annotated[int, typer.Option(min=0, help="Of quadrature, whose error bars are over them; 0: none.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Lanczos steps of each probe.")] = 80,
+    top: Annotated[int, typer.Option(min=0, help="Largest eigenvalues, with vectors.")] = 5,
+    bottom: Annotated[int, typer.Option(min=0, help="Smallest ones.")] = 5,
+    examples: Examples = 1000,
+    mode: Annotated[
+        BatchNorm, typer.Option(help="Normalise with the running statistics, or with those of each batch.")
+    ] = BatchNorm.EVAL,
+    dtype: Annotated[Precision, typer.Option(help="Eigenvalues near 0 need float64.")] = Precision.FLOAT64,
+    rate: Annotated[
+        float | None, typer.Option(help="Learning rate of the predicted step; default: the run's own at its start.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of probes and starting vectors.")] = 0,
+    data_root: Root = None,
+    device: Device = "cpu",
+    out: OutFolder = None,
+) -> None:
+    """Spectrum of the loss over active weights, its ends, predicted steps (004 Fig. 10, 11). Resumes what was cut."""
+    from sparseflow.cli.finished import Where
+    from sparseflow.cli.hessian import run_hessian
+    from sparseflow.study import Curvature
+
+    how = Curvature(exact, probes, steps, top, bottom, mode.value, dtype.value, rate, seed)
+    run_hessian(console, Where(runs, out, data_root, device), how, examples)

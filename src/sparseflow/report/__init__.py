@@ -8,6 +8,7 @@ from sparseflow.core import BadStore
 from sparseflow.report import arms as _arms  # noqa: F401  (enters its report)
 from sparseflow.report import compare as _compare  # noqa: F401
 from sparseflow.report import training as _training  # noqa: F401
+from sparseflow.report.hessian import HESSIAN_HEADER, hessian_cells, write_hessian_report
 from sparseflow.report.mask_layers import LAYER_HEADER, MaskSet, total_cells
 from sparseflow.report.masks import OVERLAP_HEADER, overlap_cells, write_mask_report
 from sparseflow.report.page import write_page
@@ -16,16 +17,19 @@ from sparseflow.report.signal import SIGNAL_HEADER, signal_cells, write_signal_r
 from sparseflow.study import Store, now
 
 __all__ = [
+    "HESSIAN_HEADER",
     "LAYER_HEADER",
     "OVERLAP_HEADER",
     "SIGNAL_HEADER",
     "MaskSet",
     "Report",
     "Study",
+    "hessian_cells",
     "overlap_cells",
     "reports",
     "signal_cells",
     "total_cells",
+    "write_hessian_report",
     "write_mask_report",
     "write_report",
     "write_signal_report",

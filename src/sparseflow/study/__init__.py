@@ -36,15 +36,19 @@ from sparseflow.study.build import (
     total_weights,
 )
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
+from sparseflow.study.curved import Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
 from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
 from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.finding import masks_digest
+from sparseflow.study.finished import Finished, Group, find_group, find_groups
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
+from sparseflow.study.parts import PartFile
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, overlay, presets, read_preset, validate
+from sparseflow.study.reload import Loaded, reload
 from sparseflow.study.run import DataCache, RunResult, execute, execute_group
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
@@ -64,6 +68,8 @@ __all__ = [
     "CellResult",
     "Choice",
     "CompareSpec",
+    "Curvature",
+    "Curved",
     "DataCache",
     "DataFacts",
     "DrawFile",
@@ -71,11 +77,15 @@ __all__ = [
     "Event",
     "FactsBook",
     "FactsOf",
+    "Finished",
+    "Group",
     "Interrupted",
+    "Loaded",
     "MemberResult",
     "Network",
     "Pair",
     "PairResult",
+    "PartFile",
     "Point",
     "PointScore",
     "Results",
@@ -98,10 +108,13 @@ __all__ = [
     "cells",
     "choose",
     "compare_cells",
+    "curved",
     "drive",
     "execute",
     "execute_group",
     "facts_of",
+    "find_group",
+    "find_groups",
     "first_runs",
     "grouped",
     "kendall_rows",
@@ -116,6 +129,7 @@ __all__ = [
     "presets",
     "read_preset",
     "references",
+    "reload",
     "runs_of",
     "smallest_effect",
     "total_weights",
