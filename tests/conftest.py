@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from finished_runs import make_single, make_tickets
+from sparseflow.cli import main
 from sparseflow.study import DataCache, RunSpec, Surroundings, validate
 
 
@@ -67,3 +69,21 @@ def finished(small_npz, tmp_path_factory) -> Path:
     make_tickets(folder / "tickets", small_npz)
     make_single(folder / "single", small_npz)
     return folder
+
+
+@pytest.fixture
+def analyse(monkeypatch, capsys):
+    """Runs `sparseflow analyse ...`: standard output, or the error of a command that ends with code 2."""
+
+    def call(*words, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["sparseflow", "analyse", *map(str, words)])
+        ended = 0
+        try:
+            main()
+        except SystemExit as end:
+            ended = end.code or 0
+        said = capsys.readouterr()
+        assert ended == code, said
+        return said.err if code == 2 else said.out
+
+    return call

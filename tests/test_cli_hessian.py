@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import sys
 from collections import defaultdict
 
 import numpy as np
@@ -12,29 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sparseflow.cli import main
 from sparseflow.measure import Hessian, curvature
 from sparseflow.report.blocks import Text
 from sparseflow.study import DataCache, Surroundings, find_group, reload
 
 FEW = ("--probes", "3", "--steps", "12", "--top", "2", "--bottom", "1", "--examples", "60")
 NAMES = ["ticket@0", "rigl set@1#start"]
-
-
-@pytest.fixture
-def sparseflow(monkeypatch, capsys):
-    def call(*words, code=0) -> str:
-        monkeypatch.setattr(sys, "argv", ["sparseflow", "analyse", "hessian", *map(str, words)])
-        ended = 0
-        try:
-            main()
-        except SystemExit as end:
-            ended = end.code or 0
-        said = capsys.readouterr()
-        assert ended == code, said
-        return said.err if code == 2 else said.out
-
-    return call
 
 
 @pytest.fixture
@@ -78,10 +60,10 @@ def by_hand(net, examples):
     return float(loss(start)), functional.jacobian(loss, start), functional.hessian(loss, start)
 
 
-def test_the_numbers_are_those_of_the_dense_hessian(sparseflow, finished, tmp_path):
+def test_the_numbers_are_those_of_the_dense_hessian(analyse, finished, tmp_path):
     out, folder = tmp_path / "o", finished / "tickets"
-    printed = sparseflow(
-        f"{folder}:ticket@0", f"{folder}:rigl set@1#start", "--exact", *FEW, "--rate", "0.3", "-o", out
+    printed = analyse(
+        "hessian", f"{folder}:ticket@0", f"{folder}:rigl set@1#start", "--exact", *FEW, "--rate", "0.3", "-o", out
     )
     found = numbers(out)
     assert list(found) == NAMES
@@ -112,9 +94,9 @@ def test_the_numbers_are_those_of_the_dense_hessian(sparseflow, finished, tmp_pa
     assert {(r["network"], r["by"]) for r in drawn} == {(n, by) for n in found for by in ("exact", "quadrature")}
 
 
-def test_quadrature_and_mode_are_the_library_s(sparseflow, no_figures, finished, tmp_path):
+def test_quadrature_and_mode_are_the_library_s(analyse, no_figures, finished, tmp_path):
     name = f"{finished / 'tickets'}:scratch@0"
-    sparseflow(name, *FEW, "--mode", "train", "--dtype", "float32", "--seed", "4", "-o", tmp_path)
+    analyse("hessian", name, *FEW, "--mode", "train", "--dtype", "float32", "--seed", "4", "-o", tmp_path)
     net = network(name)
     batches = net.sample("train", 60)
     h = Hessian(net.model, F.cross_entropy, batches, net.masks, batch_norm="train")
@@ -151,17 +133,17 @@ class Counter:
         return taken
 
 
-def test_what_was_cut_goes_on_and_nothing_is_computed_twice(sparseflow, no_figures, finished, tmp_path, monkeypatch):
+def test_what_was_cut_goes_on_and_nothing_is_computed_twice(analyse, no_figures, finished, tmp_path, monkeypatch):
     words = (finished / "single", "--exact", *FEW)
     count = Counter(monkeypatch)
-    sparseflow(*words, "-o", tmp_path / "whole")
+    analyse("hessian", *words, "-o", tmp_path / "whole")
     blocks, calls = count.calls.count(32), len(count.calls)
     every, cut = count.restart(), tmp_path / "cut"
     assert blocks >= 5
     spent = 0
     for limit in (calls - blocks - 7, blocks // 2 + 12, 2):  # during the last probe, and twice within the matrix
         count.restart(limit)
-        assert "the same command goes on" in sparseflow(*words, "-o", cut, code=130)
+        assert "the same command goes on" in analyse("hessian", *words, "-o", cut, code=130)
         spent += count.restart()
     with (cut / "parts.jsonl").open("a") as file:
         file.write('{"part": "3')  # killed while it wrote
@@ -169,17 +151,17 @@ def test_what_was_cut_goes_on_and_nothing_is_computed_twice(sparseflow, no_figur
     whole_rows = matrix.stat().st_size
     with matrix.open("r+b") as file:
         file.truncate(whole_rows - 5)
-    sparseflow(*words, "-o", cut)
+    analyse("hessian", *words, "-o", cut)
     spent += count.restart()
     assert 0 <= spent - every < 12 + 32  # what the first cut and the damage met
     for name in ("hessian.csv", "eigenvalues.csv"):
         assert (cut / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert not list(cut.glob("*.npy"))
-    sparseflow(*words, "-o", cut)
+    analyse("hessian", *words, "-o", cut)
     assert not count.calls
 
 
-def test_mistakes_are_one_message(sparseflow, finished, tmp_path):
+def test_mistakes_are_one_message(analyse, finished, tmp_path):
     name = f"{finished / 'tickets'}:ticket@0"
     for words, said in (
         ((name, "--examples", "0"), "examples must be at least 1"),
@@ -190,6 +172,6 @@ def test_mistakes_are_one_message(sparseflow, finished, tmp_path):
         ((f"{finished}:x",), "no results.db here"),
         ((name, name), "is named twice"),
     ):
-        assert said in sparseflow(*words, "-o", tmp_path / "o", code=2)
+        assert said in analyse("hessian", *words, "-o", tmp_path / "o", code=2)
     shutil.copytree(finished / "single", tmp_path / "study")
-    assert "give the analysis another --out" in sparseflow(name, "-o", tmp_path / "study", code=2)
+    assert "give the analysis another --out" in analyse("hessian", name, "-o", tmp_path / "study", code=2)

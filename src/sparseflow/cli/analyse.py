@@ -102,3 +102,57 @@ def hessian(
 
     how = Curvature(exact, probes, steps, top, bottom, mode.value, dtype.value, rate, seed)
     run_hessian(console, Where(runs, out, data_root, device), how, examples)
+
+
+class Split(str, Enum):
+    """Which examples."""
+
+    TRAIN, TEST = "train", "test"
+
+
+class Over(str, Enum):
+    """How examples are taken together."""
+
+    MEAN, SUM = "mean", "sum"
+
+
+@analyse_app.command()
+def activations(
+    runs: Runs,
+    split: Annotated[Split, typer.Option(help="The examples that the networks get.")] = Split.TEST,
+    examples: Examples = 10_000,
+    stages: Annotated[
+        str, typer.Option("--stages", metavar="NAME,...", help="Put layers together whose names begin so.")
+    ] = "",
+    data_root: Root = None,
+    device: Device = "cpu",
+    out: OutFolder = None,
+) -> None:
+    """Which part of every activation's outputs is 0 (003 Table 1)."""
+    from sparseflow.cli.activations import run_activations
+    from sparseflow.cli.bench import numbers
+    from sparseflow.cli.finished import Where
+
+    stage_names = numbers("--stages", stages, str)
+    run_activations(console, Where(runs, out, data_root, device), split.value, examples, stage_names)
+
+
+@analyse_app.command()
+def similarity(
+    runs: Runs,
+    reference: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="What all are compared with, such as a pruned solution; default: the first."),
+    ] = "",
+    examples: Examples = 10_000,
+    over: Annotated[Over, typer.Option(help="KL and JSD: the mean over examples, or their sum.")] = Over.MEAN,
+    start: Annotated[bool, typer.Option(help="Show where the runs began, too.")] = True,
+    data_root: Root = None,
+    device: Device = "cpu",
+    out: OutFolder = None,
+) -> None:
+    """Distances, embedding, ensembles and disagreement of networks (004 Fig. 5, Tables 2, 6); FOLDER:ARM is a group."""
+    from sparseflow.cli.finished import Where
+    from sparseflow.cli.similarity import run_similarity
+
+    run_similarity(console, Where(runs, out, data_root, device), reference, examples, over.value, start=start)

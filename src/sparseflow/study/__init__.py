@@ -48,12 +48,15 @@ from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, overlay, presets, read_preset, validate
-from sparseflow.study.reload import Loaded, reload
+from sparseflow.study.reload import Loaded, Which, reload
 from sparseflow.study.run import DataCache, RunResult, execute, execute_group
+from sparseflow.study.similar import Likeness, likeness
+from sparseflow.study.similar import Row as LikenessRow
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
 from sparseflow.study.surroundings import Surroundings
 from sparseflow.study.tosted import ALL_TWEAKS
+from sparseflow.study.zeros import NetworkZeros, zeros_of
 
 __all__ = [
     "ALL_TWEAKS",
@@ -80,9 +83,12 @@ __all__ = [
     "Finished",
     "Group",
     "Interrupted",
+    "Likeness",
+    "LikenessRow",
     "Loaded",
     "MemberResult",
     "Network",
+    "NetworkZeros",
     "Pair",
     "PairResult",
     "PartFile",
@@ -98,6 +104,7 @@ __all__ = [
     "Tally",
     "TauRow",
     "Watcher",
+    "Which",
     "active_at_the_end",
     "active_per_layer",
     "arm_results",
@@ -119,6 +126,7 @@ __all__ = [
     "grouped",
     "kendall_rows",
     "legacy",
+    "likeness",
     "masks_digest",
     "maximum_width",
     "now",
@@ -137,4 +145,5 @@ __all__ = [
     "widths_of",
     "winners",
     "with_predecessors",
+    "zeros_of",
 ]

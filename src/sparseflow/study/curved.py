@@ -106,7 +106,7 @@ def curved(
     """
     examples = sum(len(y) for _, y in batches)
     basis = {
-        "analysis": "hessian", "weights": net.digest, "data": net.data.digest, "examples": examples,
+        "analysis": "hessian", **net.identity, "examples": examples,
         "batch_norm": how.batch_norm, "dtype": how.dtype, "seed": how.seed, **settings,
     }  # fmt: skip
     made: list[Hessian] = []

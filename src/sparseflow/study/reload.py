@@ -65,10 +65,11 @@ class Loaded:
         return self.active / sum(shape.numel() for shape in weight_shapes(self.model).values())
 
     @property
-    def digest(self) -> str:
-        """16 hex digits that name its values and masks."""
+    def identity(self) -> dict[str, str]:
+        """Names its values, its masks and its data: equal exactly where measurements must be."""
         masks = {f"mask of {name}": mask for name, mask in self.masks.items()}
-        return state_digest({**self.model.state_dict(), **masks})[:16]
+        values = state_digest({**self.model.state_dict(), **masks})[:16]
+        return {"run": self.run.spec.name, "values": values, "data": self.data.digest}
 
     def sample(self, which: Which, examples: int | None = None, batch_size: int = BATCH) -> list[Batch]:
         """Normalised examples: all, or a stratified sample that does not depend on the run.
