@@ -156,3 +156,35 @@ def similarity(
     from sparseflow.cli.similarity import run_similarity
 
     run_similarity(console, Where(runs, out, data_root, device), reference, examples, over.value, start=start)
+
+
+class Statistics(str, Enum):
+    """Of batch normalisation, between two networks."""
+
+    RECOMPUTE, KEEP = "recompute", "keep"
+
+
+@analyse_app.command()
+def interpolate(
+    runs: Runs,
+    points: Annotated[int, typer.Option(min=2, help="Where to look on each path, both ends among them.")] = 11,
+    reach: Annotated[
+        str, typer.Option("--range", metavar="LOW,HIGH", help="Of alpha: 0 is each network, 1 the last RUN.")
+    ] = "0,1",
+    batch_norm: Annotated[
+        Statistics, typer.Option(help="Statistics taken anew at every point, or interpolated with the weights.")
+    ] = Statistics.KEEP,
+    start: Annotated[bool, typer.Option(help="Go from where the runs began, too.")] = True,
+    split: Annotated[Split, typer.Option(help="The examples of loss and accuracy.")] = Split.TRAIN,
+    examples: Examples = 10_000,
+    data_root: Root = None,
+    device: Device = "cpu",
+    out: OutFolder = None,
+) -> None:
+    """Loss on straight paths to the last RUN from the others, their starts and ends (004 Fig. 5c, f). Resumes."""
+    from sparseflow.cli.finished import Where
+    from sparseflow.cli.interpolate import alphas, run_interpolate
+    from sparseflow.study import Ways
+
+    how = Ways(alphas(points, reach), split.value, examples, batch_norm.value)
+    run_interpolate(console, Where(runs, out, data_root, device), how, start=start)

@@ -10,6 +10,7 @@ from sparseflow.report import compare as _compare  # noqa: F401
 from sparseflow.report import training as _training  # noqa: F401
 from sparseflow.report.activations import activations_cells, activations_header, write_activations_report
 from sparseflow.report.hessian import HESSIAN_HEADER, hessian_cells, write_hessian_report
+from sparseflow.report.interpolate import INTERPOLATE_HEADER, interpolate_cells, write_interpolate_report
 from sparseflow.report.mask_layers import LAYER_HEADER, MaskSet, total_cells
 from sparseflow.report.masks import OVERLAP_HEADER, overlap_cells, write_mask_report
 from sparseflow.report.page import write_page
@@ -20,6 +21,7 @@ from sparseflow.study import Store, now
 
 __all__ = [
     "HESSIAN_HEADER",
+    "INTERPOLATE_HEADER",
     "LAYER_HEADER",
     "OVERLAP_HEADER",
     "SIGNAL_HEADER",
@@ -30,6 +32,7 @@ __all__ = [
     "activations_cells",
     "activations_header",
     "hessian_cells",
+    "interpolate_cells",
     "overlap_cells",
     "reports",
     "signal_cells",
@@ -37,6 +40,7 @@ __all__ = [
     "total_cells",
     "write_activations_report",
     "write_hessian_report",
+    "write_interpolate_report",
     "write_mask_report",
     "write_report",
     "write_signal_report",

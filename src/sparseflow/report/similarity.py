@@ -57,8 +57,8 @@ def write_similarity_report(folder: Path, found: Likeness, nets: Sequence[Loaded
 
 _ANSWERS = (
     "Mean ± standard deviation over networks, or over pairs of them (004 Table 2). Ensemble: of the mean of the "
-    "group's softmax probabilities. Disagreement: share of examples with different predictions. The reference itself is left "
-    "out where its group is compared with it."
+    "group's softmax probabilities. Disagreement: share of examples with different predictions. The reference itself "
+    "is left out where its group is compared with it."
 )
 
 

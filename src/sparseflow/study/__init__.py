@@ -46,6 +46,7 @@ from sparseflow.study.finished import Finished, Group, find_group, find_groups
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
+from sparseflow.study.paths import Way, Ways, ways
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, overlay, presets, read_preset, validate
 from sparseflow.study.reload import Loaded, Which, reload
@@ -104,6 +105,8 @@ __all__ = [
     "Tally",
     "TauRow",
     "Watcher",
+    "Way",
+    "Ways",
     "Which",
     "active_at_the_end",
     "active_per_layer",
@@ -142,6 +145,7 @@ __all__ = [
     "smallest_effect",
     "total_weights",
     "validate",
+    "ways",
     "widths_of",
     "winners",
     "with_predecessors",
