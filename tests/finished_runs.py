@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+from torch.nn import functional as F
+
 from sparseflow.study import (
     ArmsSpec,
     DataCache,
@@ -78,3 +81,20 @@ def make_single(folder: Path, npz: Path, *, keep: bool = True, **changes) -> Run
     study = (f"train-{spec.name}", "train", {"spec": spec.changes(), "facts": asdict(facts)})
     train_all([spec], folder, study, keep=keep)
     return spec
+
+
+def dense_hessian(net, examples):
+    """(loss, gradient, matrix) over the active weights, float64, by torch's own second derivatives."""
+    model = net.model.double().eval().requires_grad_(False)
+    x, y = (torch.cat(parts) for parts in zip(*net.sample("train", examples), strict=True))
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.dim() > 1}
+    masks = {name: net.masks.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in weights.items()}
+    start = torch.cat([w[masks[name]] for name, w in weights.items()])
+
+    def loss(theta):
+        parts = theta.split([int(m.sum()) for m in masks.values()])
+        placed = {n: torch.zeros_like(weights[n]).masked_scatter(m, p) for (n, m), p in zip(masks.items(), parts)}  # noqa: B905
+        return F.cross_entropy(torch.func.functional_call(model, placed, (x.double(),)), y)
+
+    functional = torch.autograd.functional
+    return float(loss(start)), functional.jacobian(loss, start), functional.hessian(loss, start)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from finished_runs import dense_hessian
 from sparseflow.measure import Hessian, curvature
 from sparseflow.report.blocks import Text
 from sparseflow.study import DataCache, Surroundings, find_group, reload
@@ -43,23 +44,6 @@ def network(words):
     return reload(run, DataCache(Surroundings()))
 
 
-def by_hand(net, examples):
-    """(loss, gradient, matrix) over the active weights, float64, by torch's own second derivatives."""
-    model = net.model.double().eval().requires_grad_(False)
-    x, y = (torch.cat(parts) for parts in zip(*net.sample("train", examples), strict=True))
-    weights = {name: p.detach() for name, p in model.named_parameters() if p.dim() > 1}
-    masks = {name: net.masks.get(name, torch.ones_like(w, dtype=torch.bool)) for name, w in weights.items()}
-    start = torch.cat([w[masks[name]] for name, w in weights.items()])
-
-    def loss(theta):
-        parts = theta.split([int(m.sum()) for m in masks.values()])
-        placed = {n: torch.zeros_like(weights[n]).masked_scatter(m, p) for (n, m), p in zip(masks.items(), parts)}  # noqa: B905
-        return F.cross_entropy(torch.func.functional_call(model, placed, (x.double(),)), y)
-
-    functional = torch.autograd.functional
-    return float(loss(start)), functional.jacobian(loss, start), functional.hessian(loss, start)
-
-
 def test_the_numbers_are_those_of_the_dense_hessian(analyse, finished, tmp_path):
     out, folder = tmp_path / "o", finished / "tickets"
     printed = analyse(
@@ -69,7 +53,7 @@ def test_the_numbers_are_those_of_the_dense_hessian(analyse, finished, tmp_path)
     assert list(found) == NAMES
     for label, own in found.items():
         net = network(f"{folder}:{label}")
-        loss, g, matrix = by_hand(net, 60)
+        loss, g, matrix = dense_hessian(net, 60)
         values = np.linalg.eigvalsh(matrix.numpy())
         norm = abs(values).max()
         exact = [float(r["eigenvalue"]) for r in rows(out / "eigenvalues.csv") if r["network"] == label]

@@ -188,3 +188,43 @@ def interpolate(
 
     how = Ways(alphas(points, reach), split.value, examples, batch_norm.value)
     run_interpolate(console, Where(runs, out, data_root, device), how, start=start)
+
+
+class View(str, Enum):
+    """Where a landscape is looked at."""
+
+    EIGENVECTOR, RANDOM, PLANE, INPUT = "eigenvector", "random", "plane", "input"
+
+
+@analyse_app.command()
+def landscape(
+    runs: Runs,
+    view: Annotated[
+        View, typer.Option(help="Along the Hessian's top eigenvector, one random direction, two, or around inputs.")
+    ] = View.EIGENVECTOR,
+    points: Annotated[int, typer.Option(help="On each axis, an odd number; a map has their square.")] = 21,
+    reach: Annotated[
+        float, typer.Option(help="The farthest distance; a random direction has the filters' norms.")
+    ] = 1.0,
+    split: Annotated[Split, typer.Option(help="The examples of the loss.")] = Split.TEST,
+    examples: Examples = 10_000,
+    hessian_examples: Annotated[int, typer.Option(help="Training examples of the Hessian.")] = 1000,
+    mode: Annotated[
+        BatchNorm, typer.Option(help="Normalise with the running statistics, or with those of each batch.")
+    ] = BatchNorm.EVAL,
+    seed: Annotated[int, typer.Option(min=0, help="Of random directions and starting vectors.")] = 0,
+    data_root: Root = None,
+    device: Device = "cpu",
+    out: OutFolder = None,
+) -> None:
+    """The loss around networks, in weights and inputs (003 Fig. 8, 10; Li et al. 2018). Resumes what was cut."""
+    from sparseflow.cli.finished import Where
+    from sparseflow.cli.landscape import distances, run_landscape
+    from sparseflow.core import BadValue
+    from sparseflow.study import Look
+
+    if view is View.INPUT and mode is BatchNorm.TRAIN:
+        raise BadValue("--mode train has no effect on --view input, where each example stands for itself")
+    at = distances(points, reach)
+    look = Look(view.value, at, split.value, examples, hessian_examples, mode.value, seed)
+    run_landscape(console, Where(runs, out, data_root, device), look)

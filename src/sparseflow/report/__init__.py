@@ -11,6 +11,7 @@ from sparseflow.report import training as _training  # noqa: F401
 from sparseflow.report.activations import activations_cells, activations_header, write_activations_report
 from sparseflow.report.hessian import HESSIAN_HEADER, hessian_cells, write_hessian_report
 from sparseflow.report.interpolate import INTERPOLATE_HEADER, interpolate_cells, write_interpolate_report
+from sparseflow.report.landscape import LANDSCAPE_HEADER, landscape_cells, write_landscape_report
 from sparseflow.report.mask_layers import LAYER_HEADER, MaskSet, total_cells
 from sparseflow.report.masks import OVERLAP_HEADER, overlap_cells, write_mask_report
 from sparseflow.report.page import write_page
@@ -22,6 +23,7 @@ from sparseflow.study import Store, now
 __all__ = [
     "HESSIAN_HEADER",
     "INTERPOLATE_HEADER",
+    "LANDSCAPE_HEADER",
     "LAYER_HEADER",
     "OVERLAP_HEADER",
     "SIGNAL_HEADER",
@@ -33,6 +35,7 @@ __all__ = [
     "activations_header",
     "hessian_cells",
     "interpolate_cells",
+    "landscape_cells",
     "overlap_cells",
     "reports",
     "signal_cells",
@@ -41,6 +44,7 @@ __all__ = [
     "write_activations_report",
     "write_hessian_report",
     "write_interpolate_report",
+    "write_landscape_report",
     "write_mask_report",
     "write_report",
     "write_signal_report",

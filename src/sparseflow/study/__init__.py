@@ -56,6 +56,7 @@ from sparseflow.study.similar import Row as LikenessRow
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
 from sparseflow.study.surroundings import Surroundings
+from sparseflow.study.terrain import Look, Terrain, terrain
 from sparseflow.study.tosted import ALL_TWEAKS
 from sparseflow.study.zeros import NetworkZeros, zeros_of
 
@@ -87,6 +88,7 @@ __all__ = [
     "Likeness",
     "LikenessRow",
     "Loaded",
+    "Look",
     "MemberResult",
     "Network",
     "NetworkZeros",
@@ -104,6 +106,7 @@ __all__ = [
     "Surroundings",
     "Tally",
     "TauRow",
+    "Terrain",
     "Watcher",
     "Way",
     "Ways",
@@ -143,6 +146,7 @@ __all__ = [
     "reload",
     "runs_of",
     "smallest_effect",
+    "terrain",
     "total_weights",
     "validate",
     "ways",

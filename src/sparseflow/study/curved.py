@@ -113,7 +113,7 @@ def curved(
 
     def hessian() -> Hessian:
         if not made:
-            made.append(_hessian(net, batches, how))
+            made.append(hessian_of(net, batches, how))
         return made[0]
 
     if how.exact and net.active > MOST_EXACT:
@@ -160,7 +160,7 @@ def curved(
     )
 
 
-def _hessian(net: Loaded, batches: Sequence[Batch], how: Curvature) -> Hessian:
+def hessian_of(net: Loaded, batches: Sequence[Batch], how: Curvature) -> Hessian:
     """Layers that are cheaper compact are so in a copy: the products are the same."""
     counts = {name: int(mask.count_nonzero()) for name, mask in net.masks.items()}
     chosen = choose(weight_shapes(net.model), counts, "auto" if net.data.device.type == "cpu" else "masked")
