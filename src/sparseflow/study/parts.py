@@ -13,7 +13,7 @@ import torch
 
 from sparseflow.core import BadStore, replacing
 from sparseflow.data.rows import RowFile
-from sparseflow.measure import Hessian
+from sparseflow.measure.curvature import Symmetric
 from sparseflow.study.spec import content_hash
 
 Key = Mapping[str, Any]
@@ -62,11 +62,8 @@ class PartFile:
             self._found[name] = json.loads(line)["is"]
         return self._found[name]
 
-    def has(self, key: Key) -> bool:
-        return content_hash(key) in self._found
-
     def matrix(
-        self, key: Key, hessian: Hessian, progress: Callable[[int, int], None] = lambda done, size: None
+        self, key: Key, hessian: Symmetric, progress: Callable[[int, int], None] = lambda done, size: None
     ) -> npt.NDArray[np.float64]:
         """The whole matrix, (size, size), symmetrised; its columns are written as they come.
 
