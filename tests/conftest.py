@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from finished_runs import make_single, make_tickets
+from sparseflow.cli import main
 from sparseflow.study import DataCache, RunSpec, Surroundings, validate
 
 
@@ -56,3 +59,31 @@ def small(small_npz):
         return validate(RunSpec, content)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(small_npz, tmp_path_factory) -> Path:
+    """A folder of two finished studies, in folders `tickets` (of arms) and `single` (a training); not to be changed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished")
+    make_tickets(folder / "tickets", small_npz)
+    make_single(folder / "single", small_npz)
+    return folder
+
+
+@pytest.fixture
+def analyse(monkeypatch, capsys):
+    """Runs `sparseflow analyse ...`: standard output, or the error of a command that ends with code 2."""
+
+    def call(*words, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["sparseflow", "analyse", *map(str, words)])
+        ended = 0
+        try:
+            main()
+        except SystemExit as end:
+            ended = end.code or 0
+        said = capsys.readouterr()
+        assert ended == code, said
+        return said.err if code == 2 else said.out
+
+    return call

@@ -37,20 +37,29 @@ from sparseflow.study.build import (
     total_weights,
 )
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
+from sparseflow.study.curved import Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
 from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
 from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.finding import masks_digest
+from sparseflow.study.finished import Finished, Group, find_group, find_groups
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
+from sparseflow.study.parts import PartFile
+from sparseflow.study.paths import Way, Ways, ways
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, overlay, presets, read_preset, validate
+from sparseflow.study.reload import Loaded, Which, reload
 from sparseflow.study.run import DataCache, RunResult, execute, execute_group
+from sparseflow.study.similar import Likeness, likeness
+from sparseflow.study.similar import Row as LikenessRow
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
 from sparseflow.study.surroundings import Surroundings
+from sparseflow.study.terrain import Look, Terrain, terrain
 from sparseflow.study.tosted import ALL_TWEAKS
+from sparseflow.study.zeros import NetworkZeros, zeros_of
 
 __all__ = [
     "ALL_TWEAKS",
@@ -65,6 +74,8 @@ __all__ = [
     "CellResult",
     "Choice",
     "CompareSpec",
+    "Curvature",
+    "Curved",
     "DataCache",
     "DataFacts",
     "DrawFile",
@@ -72,11 +83,19 @@ __all__ = [
     "Event",
     "FactsBook",
     "FactsOf",
+    "Finished",
+    "Group",
     "Interrupted",
+    "Likeness",
+    "LikenessRow",
+    "Loaded",
+    "Look",
     "MemberResult",
     "Network",
+    "NetworkZeros",
     "Pair",
     "PairResult",
+    "PartFile",
     "Point",
     "PointScore",
     "Results",
@@ -88,7 +107,11 @@ __all__ = [
     "Surroundings",
     "Tally",
     "TauRow",
+    "Terrain",
     "Watcher",
+    "Way",
+    "Ways",
+    "Which",
     "active_at_the_end",
     "active_per_layer",
     "arm_results",
@@ -99,14 +122,18 @@ __all__ = [
     "cells",
     "choose",
     "compare_cells",
+    "curved",
     "drive",
     "execute",
     "execute_group",
     "facts_of",
+    "find_group",
+    "find_groups",
     "first_runs",
     "grouped",
     "kendall_rows",
     "legacy",
+    "likeness",
     "masks_digest",
     "maximum_width",
     "module_names",
@@ -118,11 +145,15 @@ __all__ = [
     "presets",
     "read_preset",
     "references",
+    "reload",
     "runs_of",
     "smallest_effect",
+    "terrain",
     "total_weights",
     "validate",
+    "ways",
     "widths_of",
     "winners",
     "with_predecessors",
+    "zeros_of",
 ]

@@ -126,6 +126,11 @@ class Store:
         with self._engine.connect() as db:
             return {row.name: row.status for row in db.execute(sa.select(_runs.c.name, _runs.c.status))}
 
+    def specs(self) -> dict[str, dict[str, Any]]:
+        """Run name -> specification (what differs from the defaults), of every run that was begun."""
+        with self._engine.connect() as db:
+            return {row.name: json.loads(row.spec) for row in db.execute(sa.select(_runs.c.name, _runs.c.spec))}
+
     def results(self) -> dict[str, dict[str, Any]]:
         """Run name -> result fields, with `started` and `finished`; only runs that ended."""
         query = sa.select(_runs).where(_runs.c.result.is_not(None))

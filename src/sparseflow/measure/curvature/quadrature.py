@@ -65,6 +65,7 @@ def quadrature(
     probes: int = 10,
     steps: int = 80,
     seed: int = 0,
+    first: int = 0,
     progress: Callable[[int, int], None] = lambda done, probes: None,
 ) -> Quadrature:
     """Nodes and weights from `probes` times at most `steps` products.
@@ -73,13 +74,15 @@ def quadrature(
         matrix: such as a `Hessian`.
         probes: random vectors of independent signs.
         steps: of Lanczos' method for each, with full reorthogonalisation; fewer where its space closes sooner.
+        seed: of the probes.
+        first: number of the first probe: those that several calls take are those of one.
         progress: called with (probes done, probes).
     """
     check_positive("probes", probes)
     check_positive("steps", steps)
     nodes, weights = [], []
     for k in range(probes):
-        krylov = Krylov(matrix, signs(matrix.size, seed, k))
+        krylov = Krylov(matrix, signs(matrix.size, seed, first + k))
         while krylov.steps < steps and not krylov.closed:
             krylov.step()
         values, vectors = krylov.ritz()
