@@ -34,9 +34,11 @@ class Networks:
     """Finished runs found by their names, and their networks."""
 
     def __init__(self, console: Console, where: Where) -> None:
-        self._console, self._where = console, where
+        self._where = where
         self.groups: list[Group] = find_groups(where.names)
-        self._around = surroundings_for(Path(), where.data_root, where.device, 0.0, keep=False)
+        self._watch = Reading(console)
+        around = surroundings_for(Path(), where.data_root, where.device, 0.0, keep=False)
+        self._cache = DataCache(around, self._watch)
 
     @property
     def runs(self) -> list[Finished]:
@@ -44,9 +46,9 @@ class Networks:
         return [run for group in self.groups for run in group.runs]
 
     def load(self, runs: Iterable[Finished] | None = None) -> list[Loaded]:
-        with Reading(self._console) as watch:
-            cache = DataCache(self._around, watch)
-            return [reload(run, cache, self._where.device) for run in (self.runs if runs is None else runs)]
+        """Of these runs, or of all; runs on the same data share them."""
+        with self._watch:
+            return [reload(run, self._cache, self._where.device) for run in (self.runs if runs is None else runs)]
 
     @property
     def fingerprint(self) -> str:
