@@ -141,6 +141,7 @@ def test_version(sparseflow):
     assert sparseflow("--version").strip()
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_trained_on_by_its_path(sparseflow, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPARSEFLOW_CACHE", raising=False)

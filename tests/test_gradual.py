@@ -129,7 +129,7 @@ def test_a_run_ends_with_the_density_asked_for(budget, gradual, cache, tmp_path)
     assert sum(result.active.values()) == (uniform if budget == "uniform" else round_half_up(0.3, total))
     for name, mask in masks.items():
         assert not kept["state_dict"][name][~mask].any()
-    density = [(step, value) for step, _, metric, _, value in rows if metric == "density"]
+    density = [(step, value) for step, _, metric, layer, value in rows if (metric, layer) == ("density", "")]
     assert [step for step, _ in density] == [2, 5, 8]
     assert density[0][1] == 1.0
     assert density[-1][1] == pytest.approx(sum(result.active.values()) / total)

@@ -228,7 +228,7 @@ def study(small_npz):
 PRUNED = {"mask": {"density": 0.2, "gradual": {"start": 1, "end": 6, "every": 2}}}
 
 
-def carry_out(spec, folder, cache, jobs=2):
+def carry_out(spec, folder, cache, jobs=1):
     arms = arms_of(spec)
     facts = FactsBook.of((p.spec for arm in arms for p in arm.points), cache)
     where = Surroundings(checkpoints=folder / "checkpoints")
@@ -245,7 +245,7 @@ def carry_out(spec, folder, cache, jobs=2):
 
 def test_an_arm_inherits_from_another_by_its_name_wherever_it_stands(study, cache, tmp_path):
     spec = study({"scratch": {"mask": {"inherited": {"run": "pruned"}}}, "pruned": PRUNED})
-    (scratch, pruned), tally, results = carry_out(spec, tmp_path, cache)
+    (scratch, pruned), tally, results = carry_out(spec, tmp_path, cache, jobs=2)
     assert not tally.failed
     assert tally.total == 4
     for seed in (0, 1):
@@ -282,6 +282,7 @@ def test_arms_that_cannot_be_inherited_from(study, arms, words):
         arms_of(study(arms))
 
 
+@pytest.mark.slow
 def test_what_later_arms_begin_with_is_made_again_if_it_was_not_kept(study, cache, tmp_path):
     _, _, before = carry_out(study({"pruned": PRUNED}), tmp_path, cache)
     heirs = {"pruned": PRUNED, "ticket": {"mask": {"inherited": {"run": "pruned", "weights": "rewound"}}}}
@@ -291,6 +292,7 @@ def test_what_later_arms_begin_with_is_made_again_if_it_was_not_kept(study, cach
     assert all(after[name]["digest"] == result["digest"] for name, result in before.items())
 
 
+@pytest.mark.slow
 def test_a_grid_of_heirs_leaves_what_its_winner_begins_with(study, cache, tmp_path):
     arms = {
         "pruned": PRUNED,

@@ -49,6 +49,7 @@ def none(run):
     raise AssertionError("there are no runs to have facts of")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(small, tmp_path):
     specs = [small(seed=s) for s in range(3)]
     killed = []
@@ -76,6 +77,7 @@ def test_a_run_whose_worker_always_dies_is_given_up(small):
     assert f"died {pool_module.ATTEMPTS} times (killed by signal 9)" in result.error
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_group_nothing(small, tmp_path):
     specs = [small(seed=s) for s in range(4)]
     killed = []
@@ -93,6 +95,7 @@ def test_a_killed_worker_costs_its_group_nothing(small, tmp_path):
     assert all(r.stacked and r.status == "finished" for r in quiet.values())
 
 
+@pytest.mark.slow
 def test_one_that_kills_its_workers_does_not_take_its_group_along(small):
     """In the last attempt each run of a group has a worker of its own."""
     specs = [small(seed=s) for s in range(3)]
@@ -146,6 +149,7 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(small, tmp_path):
     assert list(first.failed) == [bad.name]
 
 
+@pytest.mark.slow
 def test_weights_asked_for_later_are_made_again(small, tmp_path):
     study, run = ("s", "train", {}), small()
     drive([run], tmp_path, Surroundings(checkpoints=tmp_path / "c"), 1, Quiet(), study=study, facts=facts(small))
@@ -190,6 +194,7 @@ def test_rows_of_a_run_in_flight_are_in_the_store(small, tmp_path):
     assert statuses == {spec.name: "running"}
 
 
+@pytest.mark.slow
 def test_a_run_whose_result_cannot_be_written_keeps_its_checkpoint(small, tmp_path, monkeypatch):
     """The checkpoint goes only when the result is in the store."""
 

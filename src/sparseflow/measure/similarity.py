@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.manifold import smacof
 from torch import Tensor, nn
 
 from sparseflow.core import BadValue, Masks
@@ -63,6 +62,8 @@ def embed(between: Tensor) -> Floats:
     Raises:
         BadValue: for a matrix that is not one of distances: square, symmetric, finite, not negative, 0 on the diagonal.
     """
+    from sklearn.manifold import smacof  # its import is long, and only this needs it
+
     d = between.double().cpu().numpy()
     square = d.ndim == 2 and d.shape[0] == d.shape[1]
     if not square or not np.isfinite(d).all() or (d < 0).any() or d.diagonal().any() or not np.allclose(d, d.T):

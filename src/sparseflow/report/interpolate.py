@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t as students
+from scipy.special import stdtrit
 
 from sparseflow.core import BadStore
 from sparseflow.report.analysed import write_analysis
@@ -129,7 +129,7 @@ def _band(axis: Any, alphas: Sequence[float], each: Sequence[Sequence[float]], s
     means = [fmean(values) for values in columns]
     axis.plot(alphas, means, **style)
     if len(each) > 1:
-        reach = float(students.ppf(0.5 + CONFIDENCE / 2, len(each) - 1)) / sqrt(len(each))
+        reach = float(stdtrit(len(each) - 1, 0.5 + CONFIDENCE / 2)) / sqrt(len(each))
         half = [reach * stdev(values) for values in columns]
         low, high = ([m + sign * h for m, h in zip(means, half, strict=True)] for sign in (-1, 1))
         axis.fill_between(alphas, low, high, color=style["color"], alpha=0.15, linewidth=0)

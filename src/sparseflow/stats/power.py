@@ -17,8 +17,6 @@ from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
-from scipy.integrate import cumulative_trapezoid
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, owens_t
 
 from sparseflow.core import BadValue, check_positive
@@ -87,6 +85,8 @@ def detectable_effect(pairs: int, *, alpha: float = 0.05, power: float = 0.8) ->
     Raises:
         BadValue: pairs < 1; alpha or power outside (0, 1); power <= alpha.
     """
+    from scipy.optimize import brentq  # long imports, which a worker that trains need not pay
+
     _check_levels(alpha, power)
     if smallest_p(pairs) > alpha:
         return math.inf
@@ -131,6 +131,8 @@ def _exact_powers(effect: float, alpha: float, most: int) -> Iterator[float]:
 
         G_k(a, w) = k int_0^a [phi(t - effect) G_{k-1}(t, w - k) + phi(t + effect) G_{k-1}(t, w)] dt
     """
+    from scipy.integrate import cumulative_trapezoid
+
     t = np.linspace(max(0.0, effect - 9.0), effect + 9.0, _GRID)
     positive = np.exp(-((t - effect) ** 2) / 2)[:, None]
     negative = np.exp(-((t + effect) ** 2) / 2)[:, None]

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from sparseflow.core import BadValue, UnknownName
 from sparseflow.stats.arrays import Floats
@@ -56,6 +55,8 @@ def signed_ranks(differences: Floats, zeros: ZeroRule) -> SignedRanks:
 
     Two |d| are tied if and only if they are equal as floats.
     """
+    from scipy.stats import rankdata  # half a second to import, which a worker that trains need not pay
+
     nonzero = differences != 0
     kept = differences if zeros == "pratt" else differences[nonzero]
     doubled = np.rint(2 * rankdata(np.abs(kept))).astype(np.int64)[kept != 0]
