@@ -24,6 +24,7 @@ from sparseflow.study import (
     validate,
     winners,
 )
+from watchers import Quiet
 
 DRIVE = import_module("sparseflow.study.drive")  # the package's `drive` is the function
 
@@ -38,14 +39,6 @@ TUNED = {
         "r": {"cross": {"mask.density": [0.5, 0.25], "model.norm": ["none", "batch"]}},
     },
 }
-
-
-class Quiet:
-    def begin(self, total, done):
-        self.total, self.done = total, done
-
-    def event(self, event):
-        pass
 
 
 @pytest.fixture

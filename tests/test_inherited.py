@@ -27,6 +27,7 @@ from sparseflow.study import (
 from sparseflow.study.build import active_at_the_end, build
 from sparseflow.study.run import source_for
 from sparseflow.train import checkpoint
+from watchers import Quiet
 
 GRADUAL = {"twin_width": None, "density": 0.2, "gradual": {"start": 2, "end": 7, "every": 2}}
 
@@ -201,14 +202,6 @@ def test_a_step_that_a_training_does_not_come_by_is_refused(heir, cache, tmp_pat
     grandchild = heir(run=child, weights="rewound", rewind_step=4)
     results, _ = run_all([grandchild], tmp_path, cache)
     assert "rewind_step 4 is before step 6" in results[child.name].error
-
-
-class Quiet:
-    def begin(self, total, done):
-        self.total, self.done = total, done
-
-    def event(self, event):
-        pass
 
 
 @pytest.fixture

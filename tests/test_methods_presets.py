@@ -22,6 +22,7 @@ from sparseflow.study import (
     validate,
     with_predecessors,
 )
+from watchers import Quiet
 
 MNIST, IMAGENET = ((1, 28, 28), 10), ((3, 224, 224), 1000)
 PRESETS = {
@@ -79,14 +80,6 @@ OF = {
         "arms.lottery.mask.inherited.rewind_step=1",
     ],
 }  # fmt: skip
-
-
-class Quiet:
-    def begin(self, total, done):
-        pass
-
-    def event(self, event):
-        pass
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ BEFORE, AFTER = "gradient_norm_before", "gradient_norm_after"
 RECORDED = (BEFORE, AFTER, "explored", "density")
 """Metrics of the whole network that training records at every change."""
 
-_OF_LAYERS = ("dropped", "grown", "density")
+_OF_LAYERS = ("dropped", "grown")
 _CHANGE = "gradient_norm_change"
 
 CURVES = (

@@ -17,6 +17,8 @@ from sparseflow.train import ProbeChange
 def probes_of(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
     """What is measured at the points, all on the same fixed training examples."""
     m, loss = spec.measure, plan_for(spec).loss
+    if not (m.gradient_flow or m.activations or m.eigenvalues):
+        return ()
     x, y = data.probe(m.probe_size)
     parts = zip(x.split(spec.train.batch_size), y.split(spec.train.batch_size), strict=True)
     batches = tuple((data.normalise(a), b) for a, b in parts if len(b) > 1)
