@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from itertools import count
 
 import pytest
@@ -13,20 +12,18 @@ from sparseflow.study import (
     Event,
     FactsBook,
     Interrupted,
+    Planned,
     RunResult,
     Store,
     Surroundings,
     arms_of,
     choose,
     drive,
-    execute_group,
     first_runs,
     validate,
     winners,
 )
-from watchers import Quiet
-
-DRIVE = import_module("sparseflow.study.drive")  # the package's `drive` is the function
+from watchers import InProcess, Quiet
 
 TUNED = {
     "base": {"model": {"depth": 1, "width": 8}, "train": {"epochs": 2}, "measure": {"points": 2}, "data": {}},
@@ -47,40 +44,13 @@ def small_study(small_npz):
     return validate(ArmsSpec, content)
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """Runs are executed in this process: the pool has tests of its own."""
-
-    def in_process(tasks, surroundings, jobs, handle):
-        cache = DataCache(surroundings)
-        for task in tasks:
-            for run in task:
-                handle(Event("started", run))
-
-            def emit(run, rows):
-                handle(Event("rows", run, rows))
-
-            for run, result in execute_group(task, surroundings, cache, emit):
-                handle(Event("ended", run, result))
-
-    monkeypatch.setattr(DRIVE, "run_pool", in_process)
-
-
-def carry_out(spec, out, watcher=None):
+def carry_out(spec, out, watcher=None, executor=None):
     arms = arms_of(spec)
     surroundings = Surroundings(checkpoints=out / "checkpoints")
     book = FactsBook.of((point.spec for arm in arms for point in arm.points), DataCache(surroundings))
     study = (spec.study_name, "arms", {"spec": spec.changes(), "facts": book.dump()})
-    return drive(
-        first_runs(spec, arms),
-        out,
-        surroundings,
-        1,
-        watcher or Quiet(),
-        study=study,
-        facts=book,
-        sequel=winners(spec, arms, book),
-    )
+    programme = Planned(first_runs(spec, arms), winners(spec, arms, book))
+    return drive(programme, out, surroundings, executor or InProcess(), watcher or Quiet(), study=study, facts=book)
 
 
 def outcomes(out):
@@ -95,7 +65,7 @@ def outcomes(out):
     return ended, choose(spec, tuned, results, book)
 
 
-def test_the_winner_is_run_on_seeds_that_the_choice_has_not_seen(small_study, here, tmp_path):
+def test_the_winner_is_run_on_seeds_that_the_choice_has_not_seen(small_study, tmp_path):
     watcher = Quiet()
     tally = carry_out(small_study, tmp_path, watcher)
     assert (tally.total, tally.executed, watcher.total, watcher.done) == (16, 16, 16, 0)
@@ -114,7 +84,7 @@ def test_the_winner_is_run_on_seeds_that_the_choice_has_not_seen(small_study, he
 
 
 @pytest.mark.parametrize("after", [1, 5, 14, 15], ids=lambda n: f"after {n} of 16 runs")
-def test_interrupted_equals_unbroken(after, small_study, here, tmp_path):
+def test_interrupted_equals_unbroken(after, small_study, tmp_path):
     """14 runs wait for nothing, 2 for the choice."""
 
     class Impatient(Quiet):
@@ -131,27 +101,20 @@ def test_interrupted_equals_unbroken(after, small_study, here, tmp_path):
     assert outcomes(tmp_path / "broken") == outcomes(tmp_path / "whole")
 
 
-def test_a_failed_run_leaves_the_choice_open_and_the_next_call_makes_it(small_study, here, tmp_path, monkeypatch):
-    whole = DRIVE.run_pool
+def test_a_failed_run_leaves_the_choice_open_and_the_next_call_makes_it(small_study, tmp_path):
+    def spoil(event):
+        if event.spec.seed == 1001 and event.spec.optimizer.lr == 0.1:
+            return Event("ended", event.spec, RunResult("failed", error="no luck"))
+        return event
 
-    def failing(tasks, surroundings, jobs, handle):
-        def spoilt(event):
-            if event.kind == "ended" and event.spec.seed == 1001 and event.spec.optimizer.lr == 0.1:
-                event = Event("ended", event.spec, RunResult("failed", error="no luck"))
-            handle(event)
-
-        whole(tasks, surroundings, jobs, spoilt)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(DRIVE, "run_pool", failing)
-        tally = carry_out(small_study, tmp_path)
+    tally = carry_out(small_study, tmp_path, executor=InProcess(spoil))
     assert (tally.total, tally.executed, list(tally.failed.values())) == (16, 14, ["no luck"])
     assert outcomes(tmp_path)[1].winner is None
     assert carry_out(small_study, tmp_path).executed == 1 + 2
     assert all(status == "finished" for status, _, _ in outcomes(tmp_path)[0].values())
 
 
-def test_arms_may_train_on_different_data(small_npz, here, tmp_path):
+def test_arms_may_train_on_different_data(small_npz, tmp_path):
     base = {"model": {"depth": 1, "width": 8}, "train": {"epochs": 1}, "measure": {"points": 0}}
     arms = {"small": {"data": {"name": str(small_npz)}}, "digits": {"data": {"train_limit": 60}}}
     spec = validate(ArmsSpec, {"base": base, "arms": arms, "seeds": 1})

@@ -11,6 +11,8 @@ from sparseflow.models import materialise
 from sparseflow.study import (
     ArmsSpec,
     FactsBook,
+    Planned,
+    Pool,
     RunSpec,
     Store,
     Surroundings,
@@ -227,8 +229,8 @@ def carry_out(spec, folder, cache, jobs=1):
     where = Surroundings(checkpoints=folder / "checkpoints")
     watcher = Quiet()
     sequel = winners(spec, arms, facts)
-    tally = drive(first_runs(spec, arms), folder, where, jobs, watcher, study=(spec.study_name, "arms", {}),
-                  facts=facts, sequel=sequel)  # fmt: skip
+    programme, study = Planned(first_runs(spec, arms), sequel), (spec.study_name, "arms", {})
+    tally = drive(programme, folder, where, Pool(jobs), watcher, study=study, facts=facts)
     store = Store(folder)
     try:
         return arms, tally, store.results()

@@ -11,6 +11,8 @@ from sparseflow.study import (
     ArmsSpec,
     DataCache,
     FactsBook,
+    Planned,
+    Pool,
     Store,
     Surroundings,
     active_at_the_end,
@@ -99,7 +101,7 @@ def test_every_arm_runs_on_other_data_at_a_small_scale(name, tmp_path):
     where = Surroundings(checkpoints=tmp_path / "out" / "checkpoints")
     facts = FactsBook.of((point.spec for arm in arms for point in arm.points), DataCache(where))
     study = (spec.study_name, "arms", {"spec": spec.changes(), "facts": facts.dump()})
-    tally = drive(first_runs(spec, arms), tmp_path / "out", where, 2, Quiet(), study=study, facts=facts)
+    tally = drive(Planned(first_runs(spec, arms)), tmp_path / "out", where, Pool(2), Quiet(), study=study, facts=facts)
     assert not tally.failed
     store = Store(tmp_path / "out")
     results = store.results()

@@ -10,18 +10,21 @@ from multiprocessing import active_children
 import pytest
 
 from sparseflow.core import BadStore, Busy
-from sparseflow.study import DataCache, Interrupted, Store, Surroundings, drive, facts_of
+from sparseflow.study import (
+    DataCache,
+    Interrupted,
+    Listed,
+    Planned,
+    Pool,
+    RunSpec,
+    Store,
+    Surroundings,
+    drive,
+    facts_of,
+)
 from sparseflow.study import pool as pool_module
 from sparseflow.study.lock import locked
-from sparseflow.study.pool import run_pool
-
-
-class Quiet:
-    def begin(self, total, done):
-        self.total, self.done = total, done
-
-    def event(self, event):
-        pass
+from watchers import Quiet
 
 
 def collect(specs, where, jobs=1, on_event=None):
@@ -32,8 +35,13 @@ def collect(specs, where, jobs=1, on_event=None):
         if on_event:
             on_event(event, events)
 
-    run_pool(specs, where, jobs, handle)
+    groups = [[task] if isinstance(task, RunSpec) else task for task in specs]
+    Pool(jobs).run(Listed(groups), where, handle)
     return events
+
+
+def carry_out(runs, out, where, watcher, **words):
+    return drive(Planned(runs), out, where, Pool(1), watcher, **words)
 
 
 def ended(events):
@@ -134,7 +142,7 @@ def test_an_interrupt_leaves_checkpoints_and_goes_on(small, tmp_path):
     where = Surroundings(checkpoints=tmp_path / "checkpoints")
     study = ("s", "train", {})
     with pytest.raises(Interrupted, match="1 of 1 runs to go"):
-        drive([spec], tmp_path, where, 1, Impatient(), study=study, facts=facts(small))
+        carry_out([spec], tmp_path, where, Impatient(), study=study, facts=facts(small))
     assert "rows" in seen
     assert where.resume_path(spec.name).is_file()
     assert not active_children()
@@ -143,8 +151,8 @@ def test_an_interrupt_leaves_checkpoints_and_goes_on(small, tmp_path):
 def test_finished_runs_are_not_repeated_and_failed_ones_are(small, tmp_path):
     where, study = Surroundings(checkpoints=tmp_path / "c"), ("s", "train", {})
     good, bad = small(), small(data={"name": "/nowhere/at-all.npz"})
-    first = drive([good, bad], tmp_path, where, 1, Quiet(), study=study, facts=facts(small))
-    again = drive([good, bad], tmp_path, where, 1, Quiet(), study=study, facts=facts(small))
+    first = carry_out([good, bad], tmp_path, where, Quiet(), study=study, facts=facts(small))
+    again = carry_out([good, bad], tmp_path, where, Quiet(), study=study, facts=facts(small))
     assert (first.executed, again.executed) == (2, 1)
     assert list(first.failed) == [bad.name]
 
@@ -152,16 +160,23 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(small, tmp_path):
 @pytest.mark.slow
 def test_weights_asked_for_later_are_made_again(small, tmp_path):
     study, run = ("s", "train", {}), small()
-    drive([run], tmp_path, Surroundings(checkpoints=tmp_path / "c"), 1, Quiet(), study=study, facts=facts(small))
+    carry_out(
+        [run],
+        tmp_path,
+        Surroundings(checkpoints=tmp_path / "c"),
+        Quiet(),
+        study=study,
+        facts=facts(small),
+    )
     keeping = Surroundings(checkpoints=tmp_path / "c", keep=True)
-    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study, facts=facts(small)).executed == 1
+    assert carry_out([run], tmp_path, keeping, Quiet(), study=study, facts=facts(small)).executed == 1
     assert keeping.final_path(run.name).is_file()
-    assert drive([run], tmp_path, keeping, 1, Quiet(), study=study, facts=facts(small)).executed == 0
+    assert carry_out([run], tmp_path, keeping, Quiet(), study=study, facts=facts(small)).executed == 0
 
 
 def test_a_second_driver_is_kept_out(small, tmp_path):
     with locked(tmp_path), pytest.raises(Busy, match=f"in use by process {os.getpid()}"):
-        drive([small()], tmp_path, Surroundings(), 1, Quiet(), study=("s", "train", {}), facts=facts(small))
+        carry_out([small()], tmp_path, Surroundings(), Quiet(), study=("s", "train", {}), facts=facts(small))
 
 
 def test_rows_of_a_run_in_flight_are_in_the_store(small, tmp_path):
@@ -180,11 +195,10 @@ def test_rows_of_a_run_in_flight_are_in_the_store(small, tmp_path):
 
     reader = Reader()
     with pytest.raises(Interrupted):
-        drive(
+        carry_out(
             [spec],
             tmp_path,
             Surroundings(checkpoints=tmp_path),
-            1,
             reader,
             study=("s", "train", {}),
             facts=facts(small),
@@ -206,10 +220,10 @@ def test_a_run_whose_result_cannot_be_written_keeps_its_checkpoint(small, tmp_pa
     words = {"study": ("s", "train", {}), "facts": facts(small)}
     monkeypatch.setattr(Store, "put_result", full)
     with pytest.raises(BadStore, match="disk is full"):
-        drive([spec], tmp_path, where, 1, Quiet(), **words)
+        carry_out([spec], tmp_path, where, Quiet(), **words)
     assert where.resume_path(spec.name).is_file()
     monkeypatch.undo()
-    drive([spec], tmp_path, where, 1, Quiet(), **words)
+    carry_out([spec], tmp_path, where, Quiet(), **words)
     store = Store(tmp_path)
     assert store.results()[spec.name]["resumed_at"] == 3
     store.close()
@@ -218,21 +232,21 @@ def test_a_run_whose_result_cannot_be_written_keeps_its_checkpoint(small, tmp_pa
 
 def test_runs_on_other_data_are_not_mixed_in(small, tmp_path):
     words = {"study": ("s", "train", {}), "facts": facts(small)}
-    drive([small()], tmp_path, Surroundings(), 1, Quiet(), **words)
+    carry_out([small()], tmp_path, Surroundings(), Quiet(), **words)
     other = replace(facts(small)(small()), digest="else")
     with pytest.raises(BadStore, match=r"made on other data .* give another --out"):
-        drive([small()], tmp_path, Surroundings(), 1, Quiet(), **{**words, "facts": lambda run: other})
+        carry_out([small()], tmp_path, Surroundings(), Quiet(), **{**words, "facts": lambda run: other})
 
 
 def test_a_folder_holds_one_kind_of_study(small, tmp_path):
-    drive([], tmp_path, Surroundings(), 1, Quiet(), study=("s", "compare", {}), facts=none)
+    carry_out([], tmp_path, Surroundings(), Quiet(), study=("s", "compare", {}), facts=none)
     with pytest.raises(BadStore, match=r"holds a study of kind 'compare'; give this one another --out"):
-        drive([], tmp_path, Surroundings(), 1, Quiet(), study=("t", "train", {}), facts=none)
+        carry_out([], tmp_path, Surroundings(), Quiet(), study=("t", "train", {}), facts=none)
 
 
 def test_leftovers_of_a_killed_save_are_swept(small, tmp_path):
     folder = tmp_path / "c"
     folder.mkdir()
     (folder / "x.resume.123.tmp").write_bytes(b"half")
-    drive([], tmp_path, Surroundings(checkpoints=folder), 1, Quiet(), study=("s", "train", {}), facts=none)
+    carry_out([], tmp_path, Surroundings(checkpoints=folder), Quiet(), study=("s", "train", {}), facts=none)
     assert not list(folder.iterdir())

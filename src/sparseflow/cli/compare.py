@@ -11,7 +11,7 @@ from sparseflow.cli.progress import Reading, Show, duration
 from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Store, Surroundings, drive
+from sparseflow.study import DataCache, Estimator, Planned, Pool, Store, Surroundings, drive
 
 
 def run_comparison(
@@ -47,16 +47,9 @@ def run_comparison(
 
     try:
         with Show(console, asked.places) as show:
+            programme = Planned(asked.runs, asked.sequel)
             tally = drive(
-                asked.runs,
-                out,
-                surroundings,
-                jobs,
-                show,
-                study=asked.study,
-                facts=asked.facts,
-                sequel=asked.sequel,
-                finish=finish,
+                programme, out, surroundings, Pool(jobs), show, study=asked.study, facts=asked.facts, finish=finish
             )
     finally:
         for page in pages:

@@ -15,6 +15,8 @@ from sparseflow.report import write_report
 from sparseflow.study import (
     ALL_TWEAKS,
     DataCache,
+    Planned,
+    Pool,
     RunSpec,
     Store,
     assign,
@@ -66,7 +68,9 @@ def run_training(
 
     try:
         with Show(console, {spec.name: data}) as show:
-            tally = drive([spec], out, surroundings, 1, show, study=study, facts=lambda run: facts, finish=finish)
+            tally = drive(
+                Planned([spec]), out, surroundings, Pool(1), show, study=study, facts=lambda run: facts, finish=finish
+            )
     finally:
         for page in pages:
             console.print(f"report: {page}")

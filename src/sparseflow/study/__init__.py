@@ -39,7 +39,7 @@ from sparseflow.study.build import (
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.curved import Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
-from sparseflow.study.drive import Interrupted, Results, Sequel, Tally, Watcher, drive
+from sparseflow.study.drive import Desk, Interrupted, Planned, Programme, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
 from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.finding import masks_digest
@@ -48,14 +48,15 @@ from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
 from sparseflow.study.paths import Way, Ways, ways
-from sparseflow.study.pool import Event
+from sparseflow.study.pool import Pool
 from sparseflow.study.read import assign, overlay, presets, read_preset, validate
 from sparseflow.study.reload import Loaded, Which, reload
-from sparseflow.study.run import DataCache, RunResult, execute, execute_group
+from sparseflow.study.run import DataCache, Rungs, RunResult, execute, execute_group
 from sparseflow.study.similar import Likeness, likeness
 from sparseflow.study.similar import Row as LikenessRow
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store, now
+from sparseflow.study.supply import Event, Executor, Listed, Supply, Task
 from sparseflow.study.surroundings import Surroundings
 from sparseflow.study.terrain import Look, Terrain, terrain
 from sparseflow.study.tosted import ALL_TWEAKS
@@ -78,9 +79,11 @@ __all__ = [
     "Curved",
     "DataCache",
     "DataFacts",
+    "Desk",
     "DrawFile",
     "Estimator",
     "Event",
+    "Executor",
     "FactsBook",
     "FactsOf",
     "Finished",
@@ -88,6 +91,7 @@ __all__ = [
     "Interrupted",
     "Likeness",
     "LikenessRow",
+    "Listed",
     "Loaded",
     "Look",
     "MemberResult",
@@ -96,16 +100,22 @@ __all__ = [
     "Pair",
     "PairResult",
     "PartFile",
+    "Planned",
     "Point",
     "PointScore",
+    "Pool",
+    "Programme",
     "Results",
     "RunResult",
     "RunSpec",
+    "Rungs",
     "Sequel",
     "Series",
     "Store",
+    "Supply",
     "Surroundings",
     "Tally",
+    "Task",
     "TauRow",
     "Terrain",
     "Watcher",

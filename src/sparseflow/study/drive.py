@@ -1,8 +1,8 @@
-"""Carry out a list of runs into an output folder: what is finished is skipped, what was cut goes on."""
+"""Carry out a study into an output folder: what is finished is skipped, what was cut goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +12,9 @@ from sparseflow.study.facts import FactsOf
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, with_predecessors
 from sparseflow.study.lock import locked
-from sparseflow.study.pool import Event, run_pool
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store
+from sparseflow.study.supply import Event, Executor, Listed, Supply
 from sparseflow.study.surroundings import Surroundings
 from sparseflow.train import checkpoint
 
@@ -44,6 +44,43 @@ class Interrupted(SparseflowError):
 
 
 @dataclass(frozen=True)
+class Desk:
+    """What a programme works with while it is carried out.
+
+    Attributes:
+        jobs: tasks that are carried out at a time.
+        facts: of the data that each run trains on.
+        lacking: those of some runs that have no result, or not all that they are to leave, and were not tried just now.
+    """
+
+    store: Store
+    jobs: int
+    facts: FactsOf
+    lacking: Callable[[Iterable[RunSpec]], list[RunSpec]]
+
+
+class Programme(Protocol):
+    """What a study does."""
+
+    @property
+    def count(self) -> int:
+        """Runs in all."""
+        ...
+
+    def possible(self) -> Iterable[RunSpec]:
+        """Every run that it may turn out to be about; what these leave for each other is kept."""
+        ...
+
+    def known(self, store: Store) -> list[RunSpec]:
+        """Every run that can be named now."""
+        ...
+
+    def supplies(self, desk: Desk) -> Iterator[Supply]:
+        """The work, phase by phase; the next is asked for when a phase is over."""
+        ...
+
+
+@dataclass(frozen=True)
 class Sequel:
     """Runs that follow from the results of others.
 
@@ -58,89 +95,97 @@ class Sequel:
     candidates: Sequence[RunSpec]
 
 
+class Planned:
+    """Runs that are known before the first, those that must come before them, and what follows from their results.
+
+    Small runs of one shape are trained together (`study.groups`).
+
+    Args:
+        sequel: asked for its runs when all of `runs` have ended.
+    """
+
+    def __init__(self, runs: Iterable[RunSpec], sequel: Sequel | None = None) -> None:
+        self._first, self._sequel = with_predecessors(runs), sequel
+        self.count = len(self._first) + (sequel.count if sequel else 0)
+
+    def possible(self) -> Iterable[RunSpec]:
+        return with_predecessors([*self._first, *(self._sequel.candidates if self._sequel else ())])
+
+    def known(self, store: Store) -> list[RunSpec]:
+        later = self._sequel.runs(store.results()) if self._sequel else ()
+        return with_predecessors([*self._first, *later])
+
+    def supplies(self, desk: Desk) -> Iterator[Supply]:
+        for _ in range(2 if self._sequel else 1):
+            yield Listed(grouped(desk.lacking(self.known(desk.store)), desk.jobs, desk.facts))
+
+
 def drive(
-    runs: Iterable[RunSpec],
+    programme: Programme,
     out: Path,
     surroundings: Surroundings,
-    jobs: int,
+    executor: Executor,
     watcher: Watcher,
     *,
     study: tuple[str, str, Mapping[str, Any]],
     facts: FactsOf,
-    sequel: Sequel | None = None,
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
-    """Execute every run that the folder does not hold yet, and those that must come before it.
+    """Execute every run of a programme that the folder does not hold yet.
 
     Args:
         out: output folder; it holds `results.db` and is locked meanwhile.
         study: (name, kind, specification) entered into the store.
-        facts: of the data that each run trains on; small runs of one shape are trained together (`study.groups`).
-        sequel: asked for its runs when all of `runs` have ended.
+        facts: of the data that each run trains on.
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
         Busy, BadStore: if the folder cannot be had or used, holds another kind of study, or runs made on other data.
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
-    agenda = _Agenda(with_predecessors(runs), sequel)
-    surroundings = replace(surroundings, legacy=legacy(agenda.possible))
+    surroundings = replace(surroundings, legacy=legacy(programme.possible()))
     with locked(out):
         store = Store(out, create=True)
         try:
-            wanted = agenda.known(store)
+            wanted = programme.known(store)
             _check_same(store, study[1], wanted, facts)
             store.put_study(*study)
             if surroundings.checkpoints is not None:
                 checkpoint.sweep(surroundings.checkpoints)
-            watcher.begin(agenda.count, len(wanted) - len(_unfinished(store, wanted, surroundings)))
+            watcher.begin(programme.count, len(wanted) - len(_unfinished(store, wanted, surroundings)))
             attempted: set[str] = set()
             failed: dict[str, str] = {}
 
             def handle(event: Event) -> None:
                 _enter(store, event, surroundings)
-                if event.kind == "ended" and event.payload.status == "failed":
+                if event.kind == "started":
+                    attempted.add(event.spec.name)
+                elif event.kind == "ended" and event.payload.status == "failed":
                     failed[event.spec.name] = event.payload.error
                 watcher.event(event)
 
+            def lacking(runs: Iterable[RunSpec]) -> list[RunSpec]:
+                return [run for run in _unfinished(store, runs, surroundings) if run.name not in attempted]
+
             interrupted = False
             try:
-                for _ in agenda.phases:
-                    rest = _unfinished(store, agenda.known(store), surroundings)
-                    rest = [run for run in rest if run.name not in attempted]
-                    attempted |= {run.name for run in rest}
-                    if rest:
-                        run_pool(grouped(rest, jobs, facts), surroundings, jobs, handle)
+                for supply in programme.supplies(Desk(store, executor.jobs, facts, lacking)):
+                    executor.run(supply, surroundings, handle)
             except KeyboardInterrupt:
                 interrupted = True
             finish(store)
             if interrupted:
                 done = store.statuses()
-                left = agenda.count - sum(done.get(run.name) in DONE for run in agenda.known(store))
+                left = programme.count - sum(done.get(run.name) in DONE for run in programme.known(store))
                 raise Interrupted(
-                    f"stopped with {left} of {agenda.count} runs to go; the same command goes on from here"
+                    f"stopped with {left} of {programme.count} runs to go; the same command goes on from here"
                 )
-            return Tally(agenda.count, len(attempted), failed)
+            return Tally(programme.count, len(attempted), failed)
         finally:
             store.close()
 
 
-class _Agenda:
-    """The runs of a study: those asked for, and those that follow from their results."""
-
-    def __init__(self, first: list[RunSpec], sequel: Sequel | None) -> None:
-        self._first, self._sequel = first, sequel
-        self.count = len(first) + (sequel.count if sequel else 0)
-        self.phases = range(2 if sequel else 1)
-        self.possible = with_predecessors([*first, *(sequel.candidates if sequel else ())])
-
-    def known(self, store: Store) -> list[RunSpec]:
-        """Every run that can be named now."""
-        later = self._sequel.runs(store.results()) if self._sequel else ()
-        return with_predecessors([*self._first, *later])
-
-
-def _unfinished(store: Store, wanted: Sequence[RunSpec], surroundings: Surroundings) -> list[RunSpec]:
+def _unfinished(store: Store, wanted: Iterable[RunSpec], surroundings: Surroundings) -> list[RunSpec]:
     known = store.statuses()
     return [spec for spec in wanted if known.get(spec.name) not in DONE or _lacks_weights(spec, surroundings)]
 

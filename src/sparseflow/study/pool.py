@@ -8,17 +8,18 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from sparseflow.study.lineage import predecessor
-from sparseflow.study.run import DataCache, Row, RunResult, execute_group
+from sparseflow.study.run import DataCache, Row, Rungs, RunResult, execute_group
 from sparseflow.study.spec import RunSpec
+from sparseflow.study.supply import Event, Supply
 from sparseflow.study.surroundings import Surroundings
 
 ATTEMPTS = 3
@@ -30,48 +31,36 @@ STOP_SECONDS = 10.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-@dataclass(frozen=True)
-class Event:
-    """What the pool reports of a run: "started", "rows" (measured values) or "ended" (with its result)."""
-
-    kind: Literal["started", "rows", "ended"]
-    spec: RunSpec
-    payload: Any = None
-
-
-def run_pool(
-    tasks: Iterable[RunSpec | Sequence[RunSpec]],
-    surroundings: Surroundings,
-    jobs: int,
-    handle: Callable[[Event], None],
-) -> None:
-    """Execute runs on `jobs` worker processes and report everything to `handle`, in this process.
-
-    A task is a run, or a group of runs that a worker carries out together (`study.groups`). It waits until no run is
-    left to do that one of its own begins with.
+class Pool:
+    """An executor of `jobs` worker processes on this machine.
 
     A run that raises ends as "failed" with its traceback. Runs whose worker dies are tried again, from their
     checkpoints, up to `ATTEMPTS` times, in the last attempt each by itself. If this process dies, its workers exit. On
     KeyboardInterrupt the runs in flight are asked to stop after their epoch and to leave a checkpoint, workers that
     take longer than `STOP_SECONDS` are ended, and the interrupt goes on.
     """
-    groups = [(task,) if isinstance(task, RunSpec) else tuple(task) for task in tasks]
-    pool = _Pool(deque(_Task(group, 1) for group in groups), surroundings, jobs, handle)
-    try:
-        pool.work()
-    except BaseException:
-        pool.stop()
-        raise
-    finally:
-        pool.close()
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+
+    def run(self, supply: Supply, surroundings: Surroundings, handle: Callable[[Event], None]) -> None:
+        crew = _Crew(supply, surroundings, self.jobs, handle)
+        try:
+            crew.work()
+        except BaseException:
+            crew.stop()
+            raise
+        finally:
+            crew.close()
 
 
 @dataclass
-class _Task:
-    """Runs that a worker has in hand together; those that have ended are taken out."""
+class _InHand:
+    """A task that was taken; the runs of it that have ended are taken out."""
 
     runs: tuple[RunSpec, ...]
-    attempt: int
+    rungs: tuple[int, ...]
+    attempt: int = 1
 
 
 class _Worker:
@@ -83,46 +72,54 @@ class _Worker:
         with _threads_in_environment(surroundings.threads), _deaf_to_interrupts():
             self.process.start()
         theirs.close()
-        self.task: _Task | None = None
+        self.task: _InHand | None = None
 
 
-class _Pool:
-    def __init__(
-        self, tasks: deque[_Task], surroundings: Surroundings, jobs: int, handle: Callable[[Event], None]
-    ) -> None:
-        self._tasks, self._handle = tasks, handle
-        self._surroundings = surroundings
+class _Crew:
+    """The workers of one supply."""
+
+    def __init__(self, supply: Supply, surroundings: Surroundings, jobs: int, handle: Callable[[Event], None]) -> None:
+        self._supply, self._surroundings, self._jobs, self._handle = supply, surroundings, jobs, handle
+        self._again: deque[_InHand] = deque()
+        """Tasks whose worker died."""
         self._context = mp.get_context("spawn")
-        self._jobs = max(1, min(jobs, len(tasks)))
         self._workers: list[_Worker] = []
 
     def work(self) -> None:
-        while self._tasks or any(w.task for w in self._workers):
-            while self._tasks and len(self._workers) < self._jobs:
-                self._workers.append(_Worker(self._context, self._surroundings))
-            for worker in self._workers:
-                if worker.task is None and (task := self._next()) is not None:
-                    self._assign(worker, task)
+        while self._again or not self._supply.spent or any(w.task for w in self._workers):
+            self._hand_out()
             self._listen(0.5)
 
-    def _next(self) -> _Task | None:
-        """The first task that waits for no other, taken out; None where all of them wait for one in hand."""
-        in_hand = [worker.task for worker in self._workers if worker.task is not None]
-        ahead = {run.name: task for task in [*in_hand, *self._tasks] for run in task.runs}
-        for task in self._tasks:
-            if all(ahead.get(before.name, task) is task for before in map(predecessor, task.runs) if before):
-                self._tasks.remove(task)
-                return task
-        return None
+    def _hand_out(self) -> None:
+        """Give every worker that is free a task, and take workers on while there are more tasks."""
+        while (idle := self._idle()) or len(self._workers) < self._jobs:
+            task = self._next()
+            if task is None:
+                return
+            self._assign(idle or self._hire(), task)
 
-    def _assign(self, worker: _Worker, task: _Task) -> None:
+    def _idle(self) -> _Worker | None:
+        return next((worker for worker in self._workers if worker.task is None), None)
+
+    def _hire(self) -> _Worker:
+        self._workers.append(_Worker(self._context, self._surroundings))
+        return self._workers[-1]
+
+    def _next(self) -> _InHand | None:
+        if self._again:
+            return self._again.popleft()
+        taken = [worker.task for worker in self._workers if worker.task is not None]
+        task = self._supply.take({run.name for some in [*taken, *self._again] for run in some.runs})
+        return None if task is None else _InHand(task.runs, task.rungs)
+
+    def _assign(self, worker: _Worker, task: _InHand) -> None:
         worker.task = task
         try:
-            worker.pipe.send(("run", [spec.changes() for spec in worker.task.runs]))
+            worker.pipe.send(("run", ([spec.changes() for spec in task.runs], task.rungs)))
         except OSError:
             self._bury(worker)
             return
-        for spec in worker.task.runs:
+        for spec in task.runs:
             self._handle(Event("started", spec))
 
     def _listen(self, seconds: float) -> None:
@@ -141,9 +138,17 @@ class _Pool:
             spec = next(run for run in worker.task.runs if run.name == name)
             if kind == "rows":
                 self._handle(Event("rows", spec, content))
+            elif kind == "rung":
+                self._answer(worker, self._supply.goes_on(spec, *content))
             else:
                 worker.task.runs = tuple(run for run in worker.task.runs if run is not spec)
-                self._handle(Event("ended", spec, RunResult(**content)))
+                result = RunResult(**content)
+                self._handle(Event("ended", spec, result))
+                self._supply.ended(spec, result)
+
+    def _answer(self, worker: _Worker, goes_on: bool) -> None:
+        with suppress(OSError):  # a worker that has died meanwhile is noticed where its pipe is read
+            worker.pipe.send(("verdict", goes_on))
 
     def _bury(self, worker: _Worker) -> None:
         """Take a dead worker out and put its runs back, or give them up after their last attempt."""
@@ -160,13 +165,15 @@ class _Pool:
             # One run of a group may be what kills the worker: in the end each has its own, where order allows it.
             alone = again == ATTEMPTS and not any(predecessor(run) for run in task.runs)
             groups = [(run,) for run in task.runs] if alone else [task.runs]
-            self._tasks.extendleft(_Task(group, again) for group in reversed(groups))
+            self._again.extendleft(_InHand(group, task.rungs, again) for group in reversed(groups))
             return
         code = worker.process.exitcode
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         error = f"its worker process died {ATTEMPTS} times ({how}); the machine may be short of memory"
         for spec in task.runs:
-            self._handle(Event("ended", spec, RunResult("failed", error=error)))
+            result = RunResult("failed", error=error)
+            self._handle(Event("ended", spec, result))
+            self._supply.ended(spec, result)
 
     def stop(self) -> None:
         """Ask for the end of the epoch, wait a little, then end the rest."""
@@ -233,22 +240,45 @@ def _serve(pipe: Connection, surroundings: Surroundings) -> None:
     cache = DataCache(surroundings)
     while True:
         try:
-            kind, changes = pipe.recv()
+            kind, content = pipe.recv()
         except (EOFError, OSError):
             return
         if kind == "stop":
             continue
+        changes, rungs = content
         specs = [RunSpec.model_validate(some) for some in changes]
+        answers = _Answers(pipe)
 
         def emit(spec: RunSpec, rows: list[Row]) -> None:
             pipe.send(("rows", (spec.name, rows)))
 
-        def should_stop() -> bool:
-            return pipe.poll() and pipe.recv()[0] == "stop"
-
-        for spec, result in execute_group(specs, surroundings, cache, emit, should_stop):
+        rungs = Rungs(rungs, answers.goes_on)
+        for spec, result in execute_group(specs, surroundings, cache, emit, answers.should_stop, rungs):
             pipe.send(("ended", (spec.name, result.as_dict())))
         pipe.send(("done", None))
+
+
+class _Answers:
+    """What the driver says while a task is in hand: a verdict where it was asked for one, and to stop, at any time."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._stop = False
+
+    def should_stop(self) -> bool:
+        while not self._stop and self._pipe.poll():
+            self._stop = self._pipe.recv()[0] == "stop"
+        return self._stop
+
+    def goes_on(self, spec: RunSpec, epoch: int, measured: Mapping[str, float]) -> bool | None:
+        """The driver's verdict; None where it stops everything instead."""
+        self._pipe.send(("rung", (spec.name, (epoch, dict(measured)))))
+        while not self._stop:
+            kind, verdict = self._pipe.recv()
+            if kind == "verdict":
+                return bool(verdict)
+            self._stop = kind == "stop"
+        return None
 
 
 def _exit_with_parent() -> None:

@@ -105,20 +105,34 @@ class DataCache:
 Emit = Callable[[RunSpec, list[Row]], None]
 
 
+@dataclass(frozen=True)
+class Rungs:
+    """Epochs at which runs are evaluated and go on only if they are let.
+
+    Attributes:
+        goes_on: (run, epoch, what was last measured) -> whether it does; None stops it there, to ask again.
+    """
+
+    epochs: tuple[int, ...] = ()
+    goes_on: Callable[[RunSpec, int, Mapping[str, float]], bool | None] = lambda run, epoch, measured: True
+
+
 def execute(
     spec: RunSpec,
     surroundings: Surroundings,
     cache: DataCache,
     emit: Callable[[list[Row]], None] = lambda rows: None,
     should_stop: Callable[[], bool] = lambda: False,
+    rungs: Rungs = Rungs(),
 ) -> RunResult:
     """Train one run to its end, from its checkpoint if it has one.
 
     Args:
         emit: receives recorded values, at the latest a second or an epoch (the longer) after they were measured.
         should_stop: asked at the end of every epoch; the run then leaves a checkpoint and the status "stopped".
+        rungs: a run that is not let past one leaves a checkpoint and the status "halted".
     """
-    run = _Run(spec, surroundings, cache, emit, should_stop)
+    run = _Run(spec, surroundings, cache, emit, should_stop, rungs)
     if not run.network.stacked:
         return run.result(run.trainer.run())
     (outcome,) = Stack([run.trainer]).run()
@@ -131,6 +145,7 @@ def execute_group(
     cache: DataCache,
     emit: Emit = lambda spec, rows: None,
     should_stop: Callable[[], bool] = lambda: False,
+    rungs: Rungs = Rungs(),
 ) -> Iterator[tuple[RunSpec, RunResult]]:
     """Train runs, those that can be together: each with the result that `execute` has, in the order of their ends.
 
@@ -141,6 +156,7 @@ def execute_group(
         emit: as in `execute`, with the run.
         should_stop: asked at the end of every epoch; each run that has not ended then leaves a checkpoint, after an
             epoch at the latest, and the status "stopped".
+        rungs: as in `execute`.
     """
     stopping = _Sticky(should_stop)
     unfinished: dict[str, str] = {}
@@ -156,7 +172,7 @@ def execute_group(
             )
             continue
         try:
-            run = _Run(spec, surroundings, cache, partial(emit, spec), stopping)
+            run = _Run(spec, surroundings, cache, partial(emit, spec), stopping, rungs)
             if not run.network.stacked:
                 result = run.result(run.trainer.run())
                 if result.status != "finished":
@@ -204,10 +220,12 @@ class _Run:
         cache: DataCache,
         emit: Callable[[list[Row]], None],
         should_stop: Callable[[], bool],
+        rungs: Rungs,
     ) -> None:
         began = time.perf_counter()
         self.spec, self._surroundings = spec, surroundings
         self._data = data = cache.prepared(spec)
+        self._rungs = rungs
         self._notes = cache.dataset(spec.data).notes
         source = source_for(spec, data, surroundings)
         self.network = network = build(spec, data.input_shape, data.classes, surroundings.device, source)
@@ -235,6 +253,8 @@ class _Run:
             companions=ghosts,
             probe_change=probe_change_of(spec),
             flops_of=lambda masks: forward_flops(network.model, masks, example),
+            rungs=rungs.epochs,
+            goes_on=self._ask,
         )
         _check_rewind(spec, surroundings, _start_step(spec), self.trainer.total_steps)
         if self.trainer.resume() == "damaged":
@@ -248,7 +268,7 @@ class _Run:
         self._outbox.flush()
         network, trainer = self.network, self.trainer
         final_path = self._surroundings.kept_path(self.spec)
-        if final_path is not None and outcome.status != "stopped":
+        if final_path is not None and outcome.status not in ("stopped", "halted"):
             keep_network(network.model, trainer.sparse.masks, self.spec, final_path)
         return RunResult(
             status=outcome.status,
@@ -269,6 +289,11 @@ class _Run:
             resumed_at=self._resumed_at,
             wall_s=trainer.worked() + self._building,
         )
+
+    def _ask(self, epoch: int, measured: Mapping[str, float]) -> bool | None:
+        """Whether the run passes a rung; what it is judged by is emitted before."""
+        self._outbox.flush()
+        return self._rungs.goes_on(self.spec, epoch, measured)
 
     def _keep_rewind(self) -> dict[int, Callable[[], None]]:
         """The weights of early steps that other runs go back to are kept as they come."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ class Trainer:
         companions: stepped after the optimiser, from step 0 on, and saved with the training, for `run`.
         probe_change: measures on the step's own batch just before and just after masks change.
         flops_of: masks -> floating-point operations of a forward pass on one example.
+        rungs: epochs after which the training is evaluated and goes on only if `goes_on` says so.
+        goes_on: told the epoch and what was last measured; on False the training ends as "halted", on None (nobody can
+            say) as "stopped". Both leave a checkpoint, and one that is resumed there asks again.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Trainer:
         companions: Sequence[Companion] = (),
         probe_change: ProbeChange | None = None,
         flops_of: Callable[[Masks], int] = lambda masks: 0,
+        rungs: Collection[int] = (),
+        goes_on: Callable[[int, Mapping[str, float]], bool | None] = lambda epoch, measured: True,
     ) -> None:
         self.model, self.optimizer, self.data, self.plan = model, optimizer, data, plan
         self.probes, self.should_stop = probes, should_stop
@@ -111,6 +116,7 @@ class Trainer:
         self._flops_before = self._examples_before = 0
         self.epoch = start_step // self.batches_per_epoch
         self.at_steps = at_steps or {}
+        self.rungs, self._goes_on = frozenset(rungs), goes_on
         self.points = measuring_steps(plan.epochs, self.batches_per_epoch, plan.points)
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.rate = plan.schedule(self.total_steps, self.batches_per_epoch) if plan.schedule else None
@@ -138,6 +144,9 @@ class Trainer:
         self.start()
         self.do_what_is_due()
         while self.epoch < self.plan.epochs:
+            if status := self.ended_at_rung():
+                self.save()
+                return self.outcome(status)
             epoch_began = time.monotonic()
             loss = self._train_epoch()
             if not self.end_epoch(loss, self.evaluate() if self.evaluates_now() else None):
@@ -252,10 +261,17 @@ class Trainer:
         self.epoch += 1
         return True
 
+    def ended_at_rung(self) -> str:
+        """The status with which the training ends before its last epoch, if it stands at a rung; "" if it goes on."""
+        if self.epoch not in self.rungs:
+            return ""
+        return {True: "", False: "halted", None: "stopped"}[self._goes_on(self.epoch, self.final)]
+
     def evaluates_now(self) -> bool:
         """Whether the epoch that was just trained ends with an evaluation (and not with a point, which has its own)."""
         epoch, every = self.epoch + 1, self.plan.eval_every
-        return self.step not in self._at_points and (epoch == self.plan.epochs or (every > 0 and epoch % every == 0))
+        wanted = epoch == self.plan.epochs or epoch in self.rungs or (every > 0 and epoch % every == 0)
+        return self.step not in self._at_points and wanted
 
     def evaluate(self) -> dict[Metric, float]:
         """Loss and accuracy on the test and validation splits."""

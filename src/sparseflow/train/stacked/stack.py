@@ -64,6 +64,9 @@ class Stack:
             trainer.start(1.0 / len(self._live))
             trainer.do_what_is_due()
         while self._live and self._lead.epoch < self._lead.plan.epochs:
+            self._ask_at_rung()
+            if not self._live:
+                break
             began = time.monotonic()
             self._end_epoch(self.train_epoch())
             if not self._live:
@@ -81,6 +84,14 @@ class Stack:
     @property
     def _lead(self) -> Trainer:
         return self._live[0]
+
+    def _ask_at_rung(self) -> None:
+        ended = [(trainer, status) for trainer in self._live if (status := trainer.ended_at_rung())]
+        if ended:
+            self._gathered.publish()
+            for trainer, _ in ended:
+                trainer.save()
+        self._leave(ended)
 
     def _end_epoch(self, losses: list[float]) -> None:
         wanted = self._lead.evaluates_now()
@@ -252,7 +263,7 @@ def _asked_to_stop(trainers: list[Trainer]) -> bool:
     return any(answers)
 
 
-_WHAT = ("parameters", "modules", "plan", "optimizer", "progress", "probes", "data")
+_WHAT = ("parameters", "modules", "plan", "rungs", "optimizer", "progress", "probes", "data")
 
 
 def _check(trainers: Sequence[Trainer]) -> None:
@@ -280,6 +291,7 @@ def _shape(trainer: Trainer) -> tuple[object, ...]:
         {name: (p.shape, p.dtype, p.device) for name, p in model.named_parameters()},
         repr(model),
         (plan.epochs, plan.batch_size, plan.augment, plan.crop, plan.l1, plan.points, plan.eval_every, plan.loss),
+        trainer.rungs,
         (
             type(trainer.optimizer),
             [{key: value for key, value in group.items() if key != "params"} for group in groups],
