@@ -25,6 +25,7 @@ LEVELS = (
     ("train",),
     ("measure",),
     ("study",),
+    ("search",),
     ("report",),
     ("bench",),
     ("cli",),
