@@ -11,6 +11,9 @@ class Quiet:
     def begin(self, total, done):
         self.total, self.done = total, done
 
+    def grows(self, total):
+        self.total = total
+
     def event(self, event):
         pass
 

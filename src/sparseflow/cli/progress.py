@@ -100,6 +100,10 @@ class Show:
         if done:
             self._console.print(f"{done} of {total} runs are there already")
 
+    def grows(self, total: int) -> None:
+        self._total = total
+        self._bar.update(self._task, total=total)
+
     def event(self, event: Event) -> None:
         if event.kind != "ended":
             return

@@ -55,7 +55,7 @@ from sparseflow.study.run import DataCache, Rungs, RunResult, execute, execute_g
 from sparseflow.study.similar import Likeness, likeness
 from sparseflow.study.similar import Row as LikenessRow
 from sparseflow.study.spec import RunSpec
-from sparseflow.study.store import DONE, Store, now
+from sparseflow.study.store import DONE, ENDED, Store, Trial, Verdict, now
 from sparseflow.study.supply import Event, Executor, Listed, Supply, Task
 from sparseflow.study.surroundings import Surroundings
 from sparseflow.study.terrain import Look, Terrain, terrain
@@ -65,6 +65,7 @@ from sparseflow.study.zeros import NetworkZeros, zeros_of
 __all__ = [
     "ALL_TWEAKS",
     "DONE",
+    "ENDED",
     "MEMBERS",
     "OUTCOMES",
     "Against",
@@ -118,6 +119,8 @@ __all__ = [
     "Task",
     "TauRow",
     "Terrain",
+    "Trial",
+    "Verdict",
     "Watcher",
     "Way",
     "Ways",

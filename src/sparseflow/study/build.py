@@ -73,6 +73,12 @@ def total_weights(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> 
     return sum(shape.numel() for shape in layer_shapes(spec, input_shape, classes).values())
 
 
+def masked_sizes(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:
+    """Weight name -> size, of the weights that get a mask, in the model's order: what `mask.densities` are of."""
+    shapes, dense = weights_in_question(spec, _sketch(spec, input_shape, classes))
+    return {name: shape.numel() for name, shape in shapes.items() if name not in dense}
+
+
 def active_per_layer(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:
     """Weight name -> active weights, without building the network, for masks that are drawn at random.
 

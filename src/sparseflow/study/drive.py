@@ -13,7 +13,7 @@ from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, with_predecessors
 from sparseflow.study.lock import locked
 from sparseflow.study.spec import RunSpec
-from sparseflow.study.store import DONE, Store
+from sparseflow.study.store import DONE, ENDED, Store
 from sparseflow.study.supply import Event, Executor, Listed, Supply
 from sparseflow.study.surroundings import Surroundings
 from sparseflow.train import checkpoint
@@ -26,6 +26,10 @@ class Watcher(Protocol):
     """Sees a study go by; the command line draws its progress from this."""
 
     def begin(self, total: int, done: int) -> None: ...
+
+    def grows(self, total: int) -> None:
+        """The study turns out to have so many runs."""
+        ...
 
     def event(self, event: Event) -> None: ...
 
@@ -50,25 +54,27 @@ class Desk:
     Attributes:
         jobs: tasks that are carried out at a time.
         facts: of the data that each run trains on.
-        lacking: those of some runs that have no result, or not all that they are to leave, and were not tried just now.
+        lacking: those of some runs that have not gone all their way, or left not all that they are to, and were not
+            tried just now.
+        forget: a run that was halted will not go on; its checkpoint is removed.
     """
 
     store: Store
     jobs: int
     facts: FactsOf
     lacking: Callable[[Iterable[RunSpec]], list[RunSpec]]
+    forget: Callable[[RunSpec], None]
 
 
 class Programme(Protocol):
     """What a study does."""
 
-    @property
-    def count(self) -> int:
-        """Runs in all."""
+    def count(self, store: Store) -> int:
+        """Runs in all, as far as one can tell."""
         ...
 
-    def possible(self) -> Iterable[RunSpec]:
-        """Every run that it may turn out to be about; what these leave for each other is kept."""
+    def possible(self, store: Store) -> Iterable[RunSpec]:
+        """Every run that the phase at hand may turn out to be about; what these leave for each other is kept."""
         ...
 
     def known(self, store: Store) -> list[RunSpec]:
@@ -106,9 +112,11 @@ class Planned:
 
     def __init__(self, runs: Iterable[RunSpec], sequel: Sequel | None = None) -> None:
         self._first, self._sequel = with_predecessors(runs), sequel
-        self.count = len(self._first) + (sequel.count if sequel else 0)
 
-    def possible(self) -> Iterable[RunSpec]:
+    def count(self, store: Store) -> int:
+        return len(self._first) + (self._sequel.count if self._sequel else 0)
+
+    def possible(self, store: Store) -> Iterable[RunSpec]:
         return with_predecessors([*self._first, *(self._sequel.candidates if self._sequel else ())])
 
     def known(self, store: Store) -> list[RunSpec]:
@@ -143,7 +151,6 @@ def drive(
         Busy, BadStore: if the folder cannot be had or used, holds another kind of study, or runs made on other data.
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
-    surroundings = replace(surroundings, legacy=legacy(programme.possible()))
     with locked(out):
         store = Store(out, create=True)
         try:
@@ -152,9 +159,11 @@ def drive(
             store.put_study(*study)
             if surroundings.checkpoints is not None:
                 checkpoint.sweep(surroundings.checkpoints)
-            watcher.begin(programme.count, len(wanted) - len(_unfinished(store, wanted, surroundings)))
             attempted: set[str] = set()
             failed: dict[str, str] = {}
+
+            def where() -> Surroundings:
+                return replace(surroundings, legacy=legacy(programme.possible(store)))
 
             def handle(event: Event) -> None:
                 _enter(store, event, surroundings)
@@ -165,29 +174,40 @@ def drive(
                 watcher.event(event)
 
             def lacking(runs: Iterable[RunSpec]) -> list[RunSpec]:
-                return [run for run in _unfinished(store, runs, surroundings) if run.name not in attempted]
+                return [run for run in _unfinished(store, runs, where()) if run.name not in attempted]
 
+            def forget(run: RunSpec) -> None:
+                _remove_passing(run, surroundings)
+
+            watcher.begin(programme.count(store), len(wanted) - len(_unfinished(store, wanted, where(), ENDED)))
+            desk = Desk(store, executor.jobs, facts, lacking, forget)
             interrupted = False
             try:
-                for supply in programme.supplies(Desk(store, executor.jobs, facts, lacking)):
-                    executor.run(supply, surroundings, handle)
+                for supply in programme.supplies(desk):
+                    watcher.grows(programme.count(store))
+                    executor.run(supply, where(), handle)
             except KeyboardInterrupt:
                 interrupted = True
             finish(store)
+            count = programme.count(store)
             if interrupted:
-                done = store.statuses()
-                left = programme.count - sum(done.get(run.name) in DONE for run in programme.known(store))
-                raise Interrupted(
-                    f"stopped with {left} of {programme.count} runs to go; the same command goes on from here"
-                )
-            return Tally(programme.count, len(attempted), failed)
+                statuses = store.statuses()
+                left = count - sum(statuses.get(run.name) in ENDED for run in programme.known(store))
+                raise Interrupted(f"stopped with {left} of {count} runs to go; the same command goes on from here")
+            return Tally(count, len(attempted), failed)
         finally:
             store.close()
 
 
-def _unfinished(store: Store, wanted: Iterable[RunSpec], surroundings: Surroundings) -> list[RunSpec]:
+def _unfinished(
+    store: Store, runs: Iterable[RunSpec], surroundings: Surroundings, ends: Sequence[str] = DONE
+) -> list[RunSpec]:
     known = store.statuses()
-    return [spec for spec in wanted if known.get(spec.name) not in DONE or _lacks_weights(spec, surroundings)]
+    return [
+        run
+        for run in runs
+        if known.get(run.name) not in ends or (known[run.name] in DONE and _lacks_weights(run, surroundings))
+    ]
 
 
 def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
@@ -219,5 +239,9 @@ def _enter(store: Store, event: Event, surroundings: Surroundings) -> None:
         store.put_result(event.spec, event.payload)
         if event.payload.status in DONE:
             # Only now: until the result is in the store, the checkpoint is all there is of the run.
-            for path in surroundings.passing_paths(event.spec.name):
-                path.unlink(missing_ok=True)
+            _remove_passing(event.spec, surroundings)
+
+
+def _remove_passing(spec: RunSpec, surroundings: Surroundings) -> None:
+    for path in surroundings.passing_paths(spec.name):
+        path.unlink(missing_ok=True)

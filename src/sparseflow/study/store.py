@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from sparseflow.study.spec import RunSpec
 
 SCHEMA_VERSION = 1
 DONE = ("finished", "diverged")
+"""Of runs that have gone all their way."""
+ENDED = (*DONE, "halted")
+"""Of runs that have gone all their way, or as far as a search let them."""
 
 _tables = sa.MetaData()
 _meta = sa.Table("meta", _tables, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
@@ -50,6 +54,47 @@ _metrics = sa.Table(
     sa.Column("value", sa.Float),
 )
 """A value that is not finite is NULL."""
+_trials = sa.Table(
+    "trials",
+    _tables,
+    sa.Column("study", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("point", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+)
+_verdicts = sa.Table(
+    "verdicts",
+    _tables,
+    sa.Column("study", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("rung", sa.Integer, nullable=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("score", sa.Float),
+    sa.Column("goes_on", sa.Boolean, nullable=False),
+)
+"""A score that is not finite is NULL."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing that a search tried: the run that it was, the point of the search space, and what proposed it."""
+
+    number: int
+    run: str
+    point: tuple[float, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a run at a rung, numbered in the order in which verdicts fell; a later one replaces it."""
+
+    number: int
+    rung: int
+    run: str
+    score: float
+    goes_on: bool
 
 
 class Store:
@@ -156,6 +201,29 @@ class Store:
                 for step, epoch, metric, layer, value in rows
             ],
         )
+
+    def put_trial(self, study: str, trial: Trial) -> None:
+        row = asdict(trial) | {"study": study, "point": json.dumps(trial.point)}
+        self._upsert(_trials, [row])
+
+    def trials(self, study: str) -> list[Trial]:
+        """What a search has tried, in the order of the numbers."""
+        t = _trials.c
+        query = sa.select(t.number, t.run, t.point, t.origin).where(t.study == study).order_by(t.number)
+        with self._engine.connect() as db:
+            return [Trial(n, run, tuple(json.loads(point)), origin) for n, run, point, origin in db.execute(query)]
+
+    def put_verdict(self, study: str, verdict: Verdict) -> None:
+        row = asdict(verdict) | {"study": study}
+        self._upsert(_verdicts, [row | {"score": verdict.score if isfinite(verdict.score) else None}])
+
+    def verdicts(self, study: str) -> list[Verdict]:
+        """What became of a search's runs at their rungs, in the order of the numbers."""
+        v = _verdicts.c
+        query = sa.select(v.number, v.rung, v.run, v.score, v.goes_on).where(v.study == study).order_by(v.number)
+        with self._engine.connect() as db:
+            found = db.execute(query).all()
+        return [Verdict(n, rung, run, nan if score is None else score, on) for n, rung, run, score, on in found]
 
     def series(
         self, metrics: Iterable[str], *, points_only: bool = False
