@@ -6,12 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sparseflow.cli.kinds import Asked, ask
+from sparseflow.cli.asked import Asked
+from sparseflow.cli.kinds import ask
 from sparseflow.cli.progress import Reading, Show, duration
 from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Planned, Pool, Store, Surroundings, drive
+from sparseflow.study import DataCache, Estimator, Pool, Store, Surroundings, drive
 
 
 def run_comparison(
@@ -46,10 +47,16 @@ def run_comparison(
         pages.append(write_report(store, out))
 
     try:
-        with Show(console, asked.places) as show:
-            programme = Planned(asked.runs, asked.sequel)
+        with Show(console, asked.place, asked.split) as show:
             tally = drive(
-                programme, out, surroundings, Pool(jobs), show, study=asked.study, facts=asked.facts, finish=finish
+                asked.programme,
+                out,
+                surroundings,
+                Pool(jobs),
+                show,
+                study=asked.study,
+                facts=asked.facts,
+                finish=finish,
             )
     finally:
         for page in pages:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
+from sparseflow.cli.asked import Asked, overview_table
+from sparseflow.cli.searching import search
 from sparseflow.core import UnknownName
 from sparseflow.study import (
     ArmsSpec,
@@ -17,9 +19,8 @@ from sparseflow.study import (
     DataFacts,
     Estimator,
     FactsBook,
-    FactsOf,
+    Planned,
     RunSpec,
-    Sequel,
     active_at_the_end,
     active_per_layer,
     arms_of,
@@ -33,31 +34,6 @@ from sparseflow.study import (
     winners,
     with_predecessors,
 )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A comparison that is ready to be carried out.
-
-    Attributes:
-        title, size: what it is called, and how large it is ("8 cells, 240 runs").
-        runs, sequel: those that wait for nothing, and those that follow from their results.
-        expected: every run that it will take, as far as one can tell before the first.
-        places: run name -> what a person knows it by.
-        study: (name, kind, specification) for the store.
-        overview: the table of a dry run, from an estimator that has timed the runs.
-    """
-
-    title: str
-    size: str
-    runs: Sequence[RunSpec]
-    expected: Sequence[RunSpec]
-    places: Mapping[str, str]
-    study: tuple[str, str, Mapping[str, Any]]
-    facts: FactsOf
-    notes: Sequence[str]
-    overview: Callable[[Estimator], Table]
-    sequel: Sequel | None = None
 
 
 def ask(name: str, sets: list[str], seeds: int | None, cache: DataCache) -> Asked:
@@ -81,17 +57,18 @@ def pairs(content: Mapping[str, Any], cache: DataCache) -> Asked:
     facts = facts_of(spec, cache)
     table = cells(spec, facts)
     runs = list(runs_of(table))
+    places = {
+        run.name: f"{cell.optimizer} {cell.variant}, {member}"
+        for cell in table
+        for pair in cell.pairs
+        for member, run in pair.members()
+    }
     return Asked(
         title=spec.title,
         size=f"{len(table)} cells x {len(table[0].pairs)} pairs: {len(runs)} runs",
-        runs=runs,
+        programme=Planned(runs),
         expected=runs,
-        places={
-            run.name: f"{cell.optimizer} {cell.variant}, {member}"
-            for cell in table
-            for pair in cell.pairs
-            for member, run in pair.members()
-        },
+        place=lambda run: places.get(run.name),
         study=(spec.study_name, "compare", {"spec": spec.changes(), "facts": asdict(facts)}),
         facts=lambda run: facts,
         notes=facts.notes,
@@ -100,7 +77,7 @@ def pairs(content: Mapping[str, Any], cache: DataCache) -> Asked:
 
 
 def _widths(table: list[Cell], facts: DataFacts, estimator: Estimator) -> Table:
-    widths = _overview("Active weights of every pair, layer by layer")
+    widths = overview_table("Active weights of every pair, layer by layer")
     for column in ("dense width", "active weights per layer", "total", "sparse = dense", "step ms, sparse", "dense"):
         widths.add_column(column, justify="right", no_wrap=column == "total")
     seen = set()
@@ -124,11 +101,12 @@ def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
     # Which point will win is not known yet: the time of the first stands for it.
     later = [arm.points[0].at(seed) for arm in every if arm.chosen for seed in spec.run_seeds]
     choosing = len(spec.choice_seeds) * sum(len(arm.points) for arm in every if arm.chosen)
+    places = {point.at(seed).name: arm.name for arm in every for point in arm.points for seed in spec.run_seeds}
     size = f"{len(every)} arms x {len(spec.run_seeds)} seeds"
     size += f", {choosing} runs to choose by" if choosing else ""
 
     def overview(estimator: Estimator) -> Table:
-        table = _overview("Arms")
+        table = overview_table("Arms")
         for column in ("arm", "points", "active weights", "step ms"):
             table.add_column(column, justify="left" if column == "arm" else "right")
         for arm in every:
@@ -141,26 +119,22 @@ def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
     return Asked(
         title=spec.title,
         size=f"{size}: {len(with_predecessors([*first, *later]))} runs",
-        runs=first,
+        programme=Planned(first, winners(spec, every, book)),
         expected=with_predecessors([*first, *later]),
-        places={point.at(seed).name: arm.name for arm in every for point in arm.points for seed in spec.run_seeds},
+        place=lambda run: places.get(run.name),
         study=(spec.study_name, "arms", {"spec": spec.changes(), "facts": book.dump()}),
         facts=book,
         notes=list(dict.fromkeys(note for facts in book.different() for note in facts.notes)),
         overview=overview,
-        sequel=winners(spec, every, book),
     )
 
 
 KINDS: Mapping[str, tuple[str, Callable[[Mapping[str, Any], DataCache], Asked]]] = {
     "pairs": ("compare.seeds", pairs),
     "arms": ("seeds", arms),
+    "search": ("seeds", search),
 }
 """Kind -> (where its number of seeds is, how it is asked). A file without a kind asks for pairs."""
-
-
-def _overview(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=None, pad_edge=False)
 
 
 def _counts(run: RunSpec, facts: DataFacts) -> tuple[int, ...]:

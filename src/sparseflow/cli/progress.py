@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sparseflow.study import Event
+from sparseflow.study import Event, RunSpec
 
 LINE_SECONDS = 30.0
 """Without a terminal, a line is printed this often."""
@@ -62,11 +62,12 @@ class Show:
     """A `Watcher` that draws a bar on a terminal, or prints a line now and then elsewhere.
 
     Args:
-        places: run name -> "cell, member"; runs of one place are averaged.
+        place: what a person knows a run by, if by anything; runs of one place are averaged.
+        split: whose accuracy tells the best place.
     """
 
-    def __init__(self, console: Console, places: Mapping[str, str]) -> None:
-        self._console, self._places = console, places
+    def __init__(self, console: Console, place: Callable[[RunSpec], str | None], split: str = "test") -> None:
+        self._console, self._place, self._score = console, place, f"{split}_accuracy"
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -109,9 +110,9 @@ class Show:
             return
         result = event.payload
         self._counts[result.status] += 1
-        place = self._places.get(event.spec.name)
-        if place and "test_accuracy" in result.final and result.status == "finished":
-            self._scores[place].append(result.final["test_accuracy"])
+        place = self._place(event.spec)
+        if place and self._score in result.final and result.status == "finished":
+            self._scores[place].append(result.final[self._score])
         self._bar.update(self._task, advance=1, best=self._best())
         if not self._console.is_terminal and time.monotonic() - self._last_line > LINE_SECONDS:
             self._last_line = time.monotonic()

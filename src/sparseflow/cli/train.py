@@ -67,7 +67,7 @@ def run_training(
             )
 
     try:
-        with Show(console, {spec.name: data}) as show:
+        with Show(console, lambda run: data) as show:
             tally = drive(
                 Planned([spec]), out, surroundings, Pool(1), show, study=study, facts=lambda run: facts, finish=finish
             )

@@ -1,20 +1,39 @@
 """Search over layer densities (001 ch. 4): spaces, samplers, early stopping, and what the found vectors say."""
 
+from sparseflow.search.finals import final_runs, finals
 from sparseflow.search.halving import Decision, Halving, Promoting, Rungs, Stopping, halvings
+from sparseflow.search.outcome import Tried, best_so_far, budget, median, tried, winner
+from sparseflow.search.programme import Quest, Search, quests, stored
 from sparseflow.search.samplers import Suggestion, check_options, samplers, suggest
 from sparseflow.search.space import Space, Vector
+from sparseflow.search.spec import SearchSpec, TransferSpec, searches
 
 __all__ = [
     "Decision",
     "Halving",
     "Promoting",
+    "Quest",
     "Rungs",
+    "Search",
+    "SearchSpec",
     "Space",
     "Stopping",
     "Suggestion",
+    "TransferSpec",
+    "Tried",
     "Vector",
+    "best_so_far",
+    "budget",
     "check_options",
+    "final_runs",
+    "finals",
     "halvings",
+    "median",
+    "quests",
     "samplers",
+    "searches",
+    "stored",
     "suggest",
+    "tried",
+    "winner",
 ]
