@@ -1,5 +1,6 @@
 """Search over layer densities (001 ch. 4): spaces, samplers, early stopping, and what the found vectors say."""
 
+from sparseflow.search.bayes import bayes as _bayes  # noqa: F401  (enters its sampler)
 from sparseflow.search.finals import final_runs, finals
 from sparseflow.search.halving import Decision, Halving, Promoting, Rungs, Stopping, halvings
 from sparseflow.search.outcome import Tried, best_so_far, budget, median, tried, winner
