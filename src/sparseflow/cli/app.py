@@ -19,6 +19,7 @@ from sparseflow.data import crops, datasets
 from sparseflow.init import initialisations
 from sparseflow.masks import budgets, criteria
 from sparseflow.models import activations, models
+from sparseflow.search import halvings, samplers
 from sparseflow.study import presets
 from sparseflow.study.variants import parts
 from sparseflow.tost import fades
@@ -53,6 +54,8 @@ CATALOGS = {
     "initialisations": initialisations,
     "rewirings": rewirings,
     "fades": fades,
+    "samplers": samplers,
+    "halvings": halvings,
 }
 
 
@@ -60,6 +63,24 @@ class Empty(str, Enum):
     """What becomes of a layer that would be left without a weight."""
 
     ONE, ERROR, ALLOW = "one", "error", "allow"
+
+
+class Objective(str, Enum):
+    """Of a search."""
+
+    ACCURACY, PARETO = "accuracy", "pareto"
+
+
+class Split(str, Enum):
+    """By whose accuracy a search chooses."""
+
+    VAL, TEST = "val", "test"
+
+
+class Halving(str, Enum):
+    """What becomes of a run at a rung: it stops for good, or waits and may be promoted."""
+
+    STOPPING, PROMOTING = "stopping", "promoting"
 
 
 class Mode(str, Enum):
@@ -98,6 +119,66 @@ def compare(
         jobs or cores(),
         seeds,
         sets or [],
+        data_root,
+        device,
+        checkpoint_every,
+        keep_weights,
+        dry_run=dry_run,
+    )
+
+
+@app.command()
+def search(
+    study: Annotated[str, typer.Argument(help="A preset (see `sparseflow list presets`) or a YAML file.")] = "digits",
+    sampler: Annotated[str | None, typer.Option(help="See `sparseflow list samplers`.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Vectors to try.")] = None,
+    uniform: Annotated[
+        bool | None, typer.Option("--uniform/--layers", help="One density for all, or each its own.")
+    ] = None,
+    max_density: Annotated[
+        float | None, typer.Option(help="The largest part of all weights that may be active.")
+    ] = None,
+    objective: Annotated[Objective | None, typer.Option(help="The best score, or the best for every size.")] = None,
+    halving: Annotated[
+        Halving | None, typer.Option(help="Stop most runs early, at rungs; see `sparseflow list halvings`.")
+    ] = None,
+    score: Annotated[Split | None, typer.Option(help="The split that chooses; test is the paper's protocol.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="Try the winner of that search first.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the search.")] = None,
+    out: Out = None,
+    jobs: Jobs = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Of the runs that tell what was found.")] = None,
+    sets: Sets = None,
+    data_root: Root = None,
+    device: Device = "cpu",
+    checkpoint_every: Every = 5.0,
+    keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
+) -> None:
+    """Which layer densities make the best network? Tries vectors, trains the winner anew, writes a report. Resumes."""
+    from sparseflow.cli.compare import run_comparison
+    from sparseflow.cli.searching import preset_of, settings
+
+    given = {
+        "sampler.name": sampler,
+        "samples": samples,
+        "uniform": uniform,
+        "max_density": max_density,
+        "objective": objective.value if objective else None,
+        "halving.form": halving.value if halving else None,
+        "score": score.value if score else None,
+        "seed": seed,
+    }
+    name = preset_of(study)
+    run_comparison(
+        console,
+        name,
+        out or Path("runs") / Path(name).stem,
+        jobs or cores(),
+        seeds,
+        settings(name, given, sets or [], from_, data_root),
         data_root,
         device,
         checkpoint_every,

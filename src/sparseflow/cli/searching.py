@@ -2,14 +2,83 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from sparseflow.cli.asked import Asked, overview_table
-from sparseflow.search import Search, SearchSpec, quests
-from sparseflow.study import DataCache, Estimator, FactsBook, RunSpec, facts_of, validate
+from sparseflow.core import BadSpec, BadStore
+from sparseflow.search import Found, Search, SearchSpec, quests, stored, to_depth
+from sparseflow.study import (
+    DataCache,
+    Estimator,
+    FactsBook,
+    RunSpec,
+    Store,
+    Surroundings,
+    assign,
+    facts_of,
+    presets,
+    read_preset,
+    validate,
+)
+
+
+def preset_of(name: str) -> str:
+    """A preset of searches may be named without its first word: digits for search-digits."""
+    return f"search-{name}" if f"search-{name}" in presets() else name
+
+
+def settings(
+    preset: str, given: Mapping[str, object], sets: list[str], source: Path | None, data_root: str | None
+) -> list[str]:
+    """The assignments that a command's options stand for, before those that are given as such.
+
+    Args:
+        source: the folder of a search whose winner is to be tried first.
+
+    Raises:
+        BadSpec: for a preset that is of another kind.
+        BadStore: for a folder without a search that has a winner.
+    """
+    content = read_preset(preset)
+    if content.get("kind") != "search":
+        raise BadSpec(
+            [f"{preset} is a study of kind {content.get('kind', 'pairs')!r}; use `sparseflow compare {preset}`"]
+        )
+    if isinstance(content.get("sampler"), str):
+        given = {key.replace("sampler.name", "sampler"): value for key, value in given.items()}
+    wanted = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + sets
+    if source is None:
+        return wanted
+    spec = validate(SearchSpec, {k: v for k, v in assign(content, wanted).items() if k != "kind"})
+    cache = DataCache(Surroundings(data_root=data_root))
+    vectors = {quest.space.dimensions for quest in quests(spec, lambda run: facts_of(run, cache))}
+    if len(vectors) > 1:
+        raise BadSpec(["--from: the searches of this study have different numbers of layers; leave one in cross"])
+    vector, label = _winner(source)
+    carried = to_depth(vector, vectors.pop())
+    return [*wanted, f"transfer={json.dumps({'vector': carried, 'source': label})}"]
+
+
+def _winner(folder: Path) -> tuple[tuple[float, ...], str]:
+    """The vector that the last search of a folder found, and where that was."""
+    store = Store(folder)
+    try:
+        content = next((content for _, kind, content in store.studies() if kind == "search"), None)
+        if content is None:
+            raise BadStore(f"{folder} holds no search; --from takes the folder of one")
+        found = [Found.of(quest, store) for quest in stored(content)]
+        best = [(one.winner, one.quest.label) for one in found]
+        won = max(((t.score, t.vector, label) for t, label in best if t is not None), default=None)
+        if won is None:
+            raise BadStore(f"{folder}: none of its trials has ended yet")
+        return won[1], " ".join(part for part in (str(folder), won[2]) if part)
+    finally:
+        store.close()
 
 
 def search(content: Mapping[str, Any], cache: DataCache) -> Asked:

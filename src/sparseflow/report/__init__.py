@@ -7,6 +7,7 @@ from pathlib import Path
 from sparseflow.core import BadStore
 from sparseflow.report import arms as _arms  # noqa: F401  (enters its report)
 from sparseflow.report import compare as _compare  # noqa: F401
+from sparseflow.report import search as _search  # noqa: F401
 from sparseflow.report import training as _training  # noqa: F401
 from sparseflow.report.activations import activations_cells, activations_header, write_activations_report
 from sparseflow.report.hessian import HESSIAN_HEADER, hessian_cells, write_hessian_report

@@ -198,7 +198,9 @@ def _draw(axis: Any, points: Sequence[Band], colour: str, label: str, style: str
     axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def dot_figure(results: Sequence[ArmResult], reference: ArmResult | None, folder: Path) -> Figure:
+def dot_figure(
+    results: Sequence[ArmResult], reference: ArmResult | None, folder: Path, name: str = "accuracies"
+) -> Figure:
     """Every run's last test accuracy, arm by arm, with the mean and one standard deviation."""
     rows: list[list[object]] = []
     lines = [(group.title, *arm, COLOURS[k]) for group in groups(results) for k, arm in enumerate(group.arms)]
@@ -214,14 +216,14 @@ def dot_figure(results: Sequence[ArmResult], reference: ArmResult | None, folder
         axis.set_yticklabels([f"{title}, {label}" if title else label for title, label, _, _ in lines])
         axis.set_ylim(len(lines) - 0.4, -0.6)
         axis.set_xlabel("test accuracy (%)")
-        svg = save(canvas, folder, "accuracies", ["arm", "run", "status", "test_accuracy_percent"], rows)
+        svg = save(canvas, folder, name, ["arm", "run", "status", "test_accuracy_percent"], rows)
     caption = (
         "Dots: the single seeds; stroke and bar: mean and one standard deviation. × is a diverged run, which counts as "
         "guessing."
     )
     if reference is not None:
         caption += f" Dashed line: mean of {reference.arm.name}."
-    return Figure("The last epoch's test accuracy", caption, "accuracies", svg)
+    return Figure("The last epoch's test accuracy", caption, name, svg)
 
 
 def _dots(axis: Any, y: int, result: ArmResult, colour: str) -> None:
