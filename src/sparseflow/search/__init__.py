@@ -2,12 +2,17 @@
 
 from sparseflow.search.bayes import bayes as _bayes  # noqa: F401  (enters its sampler)
 from sparseflow.search.halving import Decision, Halving, Promoting, Rungs, Stopping, halvings
+from sparseflow.search.importance import Importance, Importances, importances
+from sparseflow.search.pareto import front
 from sparseflow.search.samplers import Suggestion, check_options, samplers, suggest
 from sparseflow.search.space import Space, Vector
+from sparseflow.search.transfer import to_depth
 
 __all__ = [
     "Decision",
     "Halving",
+    "Importance",
+    "Importances",
     "Promoting",
     "Rungs",
     "Space",
@@ -15,7 +20,10 @@ __all__ = [
     "Suggestion",
     "Vector",
     "check_options",
+    "front",
     "halvings",
+    "importances",
     "samplers",
     "suggest",
+    "to_depth",
 ]
