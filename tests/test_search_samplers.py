@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import runpy
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sparseflow.core import BadValue, UnknownName
-from sparseflow.search import Space, suggest
+from sparseflow.search import Space, bayes, suggest
+from sparseflow.stats import wilcoxon
 
 SPACE = Space({"first": 784 * 30, "middle": 30 * 30, "output": 30 * 10}, max_density=0.4)
 
@@ -70,12 +73,18 @@ def test_bayes_starts_as_random_search_does_and_says_what_chance_chose():
     assert suggest("bayes", SPACE, 6, 0, pending=[s.vector for s, _ in found[:6]], **BAYES).origin == "initial"
 
 
-def test_a_replayed_history_gives_the_next_suggestion_again_in_any_order():
+def test_a_replayed_history_gives_the_next_suggestion_again_in_any_order(monkeypatch):
     found = history("bayes", 8, **BAYES)
     told, pending = [(s.vector, y) for s, y in found[:6]], [s.vector for s, _ in found[6:]]
     first = suggest("bayes", SPACE, 8, 0, told, pending, **BAYES)
     assert first == suggest("bayes", SPACE, 8, 0, told[::-1], pending[::-1], **BAYES)
     assert history("bayes", 8, **BAYES) == found
+    # To the bit: the model is given the same arrays, so that no sum is taken in another order.
+    given = []
+    monkeypatch.setattr(bayes, "_best_point", lambda points, scores, *_: given.append((points, scores)) or points[0])
+    for order in (1, -1):
+        suggest("bayes", SPACE, 8, 0, told[::order], pending[::order], **BAYES)
+    assert all(np.array_equal(one, other) for one, other in zip(*given, strict=True))
 
 
 def test_every_knob_of_bayes_changes_what_it_suggests():
@@ -91,15 +100,17 @@ def test_every_knob_of_bayes_changes_what_it_suggests():
 
 
 def test_a_diverged_run_counts_as_the_worst_and_none_of_them_as_a_score():
-    told = sorted(((s.vector, y) for s, y in history("random", 14)), key=lambda both: both[1])
+    space = Space({"a": 100, "b": 100, "c": 100})
+    told = [(s.vector, y) for s, y in history("random", 20, space=space)]
+    told.sort(key=lambda both: both[1])
     found = [
-        suggest("bayes", SPACE, 14, 0, start + told[1:], kappa=1.0, **BAYES).vector
+        suggest("bayes", space, 20, 0, start + told[1:], kappa=1.0, **BAYES).vector
         for start in ([(told[0][0], math.nan)], [(told[0][0], told[1][1])], told[:1], [])
     ]
     assert found[0] == found[1]
     assert len(set(found)) == 3
     nothing = [(vector, math.nan) for vector, _ in told]
-    assert suggest("bayes", SPACE, 14, 0, nothing, **BAYES).origin == "initial"
+    assert suggest("bayes", space, 20, 0, nothing, **BAYES).origin == "initial"
 
 
 def test_what_has_been_tried_is_not_suggested_again():
@@ -147,3 +158,12 @@ def test_no_vector_of_bayes_exceeds_the_bound_by_one_weight():
             found.append(vector)
             suggested += 1
     assert suggested == 2000
+
+
+@pytest.mark.slow
+def test_bayesian_search_comes_closer_to_a_known_optimum_than_chance():
+    """As benchmarks/search_synthetic.py, smaller: 4 densities, 30 samples, 7 seeds, kappa 2.576."""
+    path = Path(__file__).parents[1] / "benchmarks" / "search_synthetic.py"
+    regret = runpy.run_path(str(path))["regret"]
+    gains = [regret("random", 4, seed, 30) - regret("bayes", 4, seed, 30, kappa=2.576) for seed in range(7)]
+    assert wilcoxon(gains).p_value < 0.05
