@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sparseflow.core import BadStore
 from sparseflow.measure import curvature
@@ -15,6 +17,8 @@ from sparseflow.report.analysed import write_analysis
 from sparseflow.report.blocks import Section, Table, Text, write_csv
 from sparseflow.report.hessian_figure import ends_figure, spectrum_figure
 from sparseflow.study import Curved, Loaded
+
+Floats = npt.NDArray[np.float64]
 
 HESSIAN_HEADER = (
     "network",
@@ -133,9 +137,10 @@ def findings(found: Sequence[Curved]) -> list[str]:
             continue
         moments = []
         for name, power in (("tr H", 1), ("tr H²", 2)):
-            found_by, exact = one.quadrature.trace(lambda t, k=power: t**k), float((one.eigenvalues**power).sum())
-            off = "" if isnan(found_by.error) else f", {abs(found_by.value - exact) / found_by.error:.1f} standard errors away"
-            moments.append(f"its {name} is {found_by.value:.5g}, the exact one {exact:.5g}{off}")
+            mean = one.quadrature.trace(partial(_power, power))
+            exact = float((one.eigenvalues**power).sum())
+            off = "" if isnan(mean.error) else f", {abs(mean.value - exact) / mean.error:.1f} standard errors away"
+            moments.append(f"its {name} is {mean.value:.5g}, the exact one {exact:.5g}{off}")
         exactly = curvature.density(one.eigenvalues)
         apart = curvature.distance(one.quadrature.density(at=exactly.at, width=exactly.width), exactly)
         words.append(
@@ -144,6 +149,11 @@ def findings(found: Sequence[Curved]) -> list[str]:
             f"the range) the two densities are {apart:.2g} apart in L1, where 2 would be no overlap."
         )
     return words
+
+
+def _power(power: int, of: Floats) -> Floats:
+    found: Floats = of**power
+    return found
 
 
 def step_table(found: Sequence[Curved]) -> Table:
