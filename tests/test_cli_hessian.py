@@ -68,6 +68,15 @@ def test_the_numbers_are_those_of_the_dense_hessian(analyse, finished, tmp_path)
         assert own["predicted_second"] == pytest.approx([0.045 * float(g @ matrix @ g)], rel=1e-8)
         vector = torch.linalg.eigh(matrix).eigenvectors[:, -1]
         assert abs(own["top_cosine"][0]) == pytest.approx(abs(float(vector @ g / g.norm())), abs=1e-4)
+        quadrature = curvature.quadrature(curvature.Matrix(matrix), probes=3, steps=12)
+        taken = {r["part"]: r for r in rows(out / "cost.csv") if r["network"] == label}
+        assert {part: int(r["products"]) for part, r in taken.items()} == {
+            "ends": int(taken["ends"]["timed"]), "quadrature": quadrature.products, "exact": len(values),
+        }  # fmt: skip
+        assert all(float(r["processor_seconds"]) > 0 and int(r["size"]) == len(values) for r in taken.values())
+        smooth = curvature.density(exact)
+        apart = curvature.distance(quadrature.density(at=smooth.at, width=smooth.width), smooth)
+        assert f"{apart:.2g} apart in L1" in (out / "report.html").read_text()
     assert f"report: {out / 'report.html'}" in printed
     assert not list(out.glob("*.npy"))
     assert {p.suffix for p in (out / "figures").iterdir()} == {".svg", ".pdf", ".csv"}
@@ -140,6 +149,8 @@ def test_what_was_cut_goes_on_and_nothing_is_computed_twice(analyse, no_figures,
     assert 0 <= spent - every < 12 + 32  # what the first cut and the damage met
     for name in ("hessian.csv", "eigenvalues.csv"):
         assert (cut / name).read_text() == (tmp_path / "whole" / name).read_text()
+    (matrix,) = (r for r in rows(cut / "cost.csv") if r["part"] == "exact")
+    assert 0 < int(matrix["timed"]) < int(matrix["products"])
     assert not list(cut.glob("*.npy"))
     analyse("hessian", *words, "-o", cut)
     assert not count.calls

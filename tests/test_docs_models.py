@@ -36,10 +36,10 @@ def written(option: str, value: Any) -> str:
 def test_the_page_has_the_model_with_its_options_and_its_size(name):
     options, _, weights, *_ = ROWS[name]
     assert options == ", ".join(written(*item) for item in models.entry(name).facts["options"].items())
-    claims = re.findall(r"(?:width (\d+): )?([\d,]+) \((.*?)\)", weights)
+    claims = re.findall(r"(?:(width|padding) (\d+): )?([\d,]+) \((.*?)\)", weights)
     assert claims
-    for width, count, data in claims:
+    for option, value, count, data in claims:
         shape, classes, how = DATA[data]
-        how = how | ({"width": int(width)} if width else {})
+        how = how | ({option: int(value)} if option else {})
         sizes = weight_shapes(sketch(name, shape, classes, **how)).values()
         assert f"{sum(size.numel() for size in sizes):,}" == count

@@ -111,7 +111,11 @@ def test_a_models_own_default_changes_no_name(name):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"name": "lenet-5", "depth": 4}, "no option 'depth' (it has: width, widths, activation, norm, norm_affine)"),
+        (
+            {"name": "lenet-5", "depth": 4},
+            "'depth' (it has: width, widths, padding, activation, norm, norm_affine)",
+        ),
+        ({"name": "lenet-5", "padding": -1}, "padding must not be negative, got -1"),
         ({"name": "vgg16", "stem": "cifar"}, "no option 'stem'"),
         ({"shortcut": "pad"}, "model 'mlp' has no option 'shortcut'"),
         ({"name": "resnet", "depth": 21}, "must be 6 n + 2"),

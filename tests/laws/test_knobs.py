@@ -33,6 +33,7 @@ KNOBS = {
     "model.depth": (4, {}),
     "model.width": (30, {}),
     "model.widths": ((9, 5), {"model": {"name": "lenet-300-100", "depth": None}}),
+    "model.padding": (2, {"model": {"name": "lenet-5", "depth": None}}),
     "model.activation": ("swish", {}),
     "model.norm": ("batch", {}),
     "model.norm_affine": (False, {"model": {"norm": "batch"}}),

@@ -128,6 +128,7 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
     "depth": (3, 8, 10),
     "width": (NARROW - 1,),
     "widths": ((5, 3), (2, 3, 9, 4)),
+    "padding": (2,),
     "activation": ("sigmoid",),
     "norm": ("none", "batch", "layer"),
     "norm_affine": (False,),
@@ -251,7 +252,14 @@ def test_images_of_any_size_pass_or_are_refused_in_words(name, shape):
         assert model(torch.empty(3, *shape)).shape == (3, 5)
 
 
-IMPOSSIBLE = {"width": (0,), "norm": ("group",), "dropout": (1.0, -0.1), "stem": ("tiny",), "shortcut": ("B",)}
+IMPOSSIBLE = {
+    "width": (0,),
+    "padding": (-1,),
+    "norm": ("group",),
+    "dropout": (1.0, -0.1),
+    "stem": ("tiny",),
+    "shortcut": ("B",),
+}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from by_hand import flat
 from curved import NETS, active_hessian, curved
+from sparseflow.autodiff import Slopes
 from sparseflow.core import BadValue, SparseflowError
 from sparseflow.measure import Hessian
 from sparseflow.measure.curvature import alignment, predicted_step, spectrum
@@ -128,6 +130,24 @@ def test_scipy_takes_the_operator():
     expected = np.linalg.eigvalsh(active_hessian(of).numpy())
     found = eigsh(Hessian(*of.arguments).operator(), k=3, which="LA", return_eigenvectors=False)
     np.testing.assert_allclose(np.sort(found), expected[-3:], atol=1e-9)
+
+
+def test_without_kept_graphs_one_batchs_graph_is_there_at_a_time(monkeypatch):
+    of, alive = curved("mlp"), weakref.WeakSet()
+    most = {True: 0, False: 0}
+
+    class Watched(Slopes):
+        def __init__(self, *arguments):
+            most[keep] = max(most[keep], len(alive))
+            super().__init__(*arguments)
+            alive.add(self)
+
+    monkeypatch.setattr("sparseflow.measure.curvature.hessian.Slopes", Watched)
+    for keep in (False, True):
+        hessian = Hessian(of.model, of.case.loss, [*of.batches, *of.batches], keep_graphs=keep)
+        hessian.matmat(vectors(hessian.size))
+        assert len(alive) == (4 if keep else 0)
+    assert most == {False: 0, True: 3}
 
 
 def test_the_operator_is_of_the_moment_it_was_made():

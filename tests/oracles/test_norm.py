@@ -131,3 +131,24 @@ def test_the_border_refuses():
     ):
         with pytest.raises(ValueError):
             call()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_by_running_statistics_a_graph_keeps_the_batch_last_and_has_torchs_derivatives(affine):
+    """To the second order; without a graph it is torch's own, bit for bit."""
+    plain = nn.BatchNorm2d(3, affine=affine).double().eval()
+    for part in (plain.running_mean, plain.running_var, *plain.parameters()):
+        nn.init.uniform_(part, 0.5, 2.0)
+    keeping = copy.deepcopy(plain)
+    keep_batch_last(keeping)
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).movedim(-1, 0)
+    found = []
+    for norm in (plain, keeping):
+        inputs = [x.detach().requires_grad_(), *norm.parameters()]
+        y = norm(inputs[0])
+        slopes = torch.autograd.grad((y**3).sum(), inputs, create_graph=True)
+        found.append([y, *slopes, *torch.autograd.grad(sum((s**2).sum() for s in slopes), inputs)])
+    assert y.movedim(0, -1).is_contiguous()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-11, atol=1e-11)
+    with torch.no_grad():
+        assert torch.equal(keeping(x), plain(x))

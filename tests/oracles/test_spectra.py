@@ -11,7 +11,7 @@ from scipy.stats import norm
 from curved import NETS, active_hessian, curved
 from sparseflow.core import BadValue, Metric, SparseflowError
 from sparseflow.measure import CurvatureProbe, Hessian
-from sparseflow.measure.curvature import Krylov, Matrix, density, extremes, hutchinson, quadrature
+from sparseflow.measure.curvature import Krylov, Matrix, density, distance, extremes, hutchinson, quadrature
 from sparseflow.measure.curvature.quadrature import signs
 
 every_net = pytest.mark.parametrize("net", NETS)
@@ -253,6 +253,17 @@ def test_the_density_is_a_sum_of_gaussians():
         density(values, width=0)
     with pytest.raises(BadValue, match="no eigenvalues"):
         density([])
+
+
+def test_the_distance_of_two_densities_is_the_integral_of_their_difference():
+    at = np.linspace(-10, 20, 3001)
+    here = density([0.0], at=at, width=1.0)
+    for apart in (0.0, 0.5, 3.0, 12.0):
+        there = density([apart], at=at, width=1.0)
+        assert distance(here, there) == pytest.approx(2 * (2 * norm.cdf(apart / 2) - 1), abs=1e-4)
+    assert distance(here, density([0.0, 12.0], at=at, width=1.0)) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(BadValue, match="give both the same at="):
+        distance(here, density([0.0]))
 
 
 def test_the_density_by_quadrature_is_the_exact_one_within_its_errors():

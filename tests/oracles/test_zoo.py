@@ -109,9 +109,12 @@ def test_lenet_5():
     agree(model, (1, 28, 28), lenet_5)
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize(("shape", "border"), [((2, 8, 8), (4, 4, 4, 4)), ((1, 20, 11), (2, 3, 0, 0))])
-def test_lenet_5_centres_small_images_in_a_field_of_16(shape, border):
-    agree(filled("lenet-5", shape), shape, lambda s, x: lenet_5(s, F.pad(x, border)))
+def test_lenet_5_centres_small_images_in_a_field_of_16_and_pads_it(shape, border, padding):
+    """Zeros of the padding lie around the field, so they are there whatever the size of the image."""
+    model = filled("lenet-5", shape, padding=padding)
+    agree(model, shape, lambda s, x: lenet_5(s, F.pad(F.pad(x, border), (padding,) * 4)))
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])

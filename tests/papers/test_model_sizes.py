@@ -23,6 +23,8 @@ def size(name: str, shape: tuple[int, ...], classes: int, **options: object) -> 
         ("lenet-300-100", MNIST, 10, {}, 266_200, 266_610),
         # Without padding, as in the code of 004: 6 and 16 channels, 4 x 4 positions left, 120 and 84 units.
         ("lenet-5", MNIST, 10, {}, 150 + 2_400 + 30_720 + 10_080 + 840, 44_426),
+        # In the field of 32 x 32: 5 x 5 positions left. Weights and biases of every layer.
+        ("lenet-5", MNIST, 10, {"padding": 2}, 150 + 2_400 + 120 * 16 * 5 * 5 + 10_080 + 840, 61_706),
         # He et al. 2015, Table 6: 0.27, 0.46, 0.85 and 1.7 million; tests/oracles/test_resnet.py has them all.
         ("resnet", CIFAR, 10, {"depth": 20}, 268_336, 269_722),
         ("resnet", CIFAR, 10, {"depth": 32}, 461_872, 464_154),

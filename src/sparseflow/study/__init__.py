@@ -37,7 +37,7 @@ from sparseflow.study.build import (
     total_weights,
 )
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
-from sparseflow.study.curved import Curvature, Curved, curved
+from sparseflow.study.curved import Cost, Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
 from sparseflow.study.drive import Desk, Interrupted, Planned, Programme, Results, Sequel, Tally, Watcher, drive
 from sparseflow.study.estimate import Estimator
@@ -76,6 +76,7 @@ __all__ = [
     "CellResult",
     "Choice",
     "CompareSpec",
+    "Cost",
     "Curvature",
     "Curved",
     "DataCache",

@@ -76,6 +76,8 @@ class ModelSpec(Section):
     """Units or channels of the first layer or stage; None for mlp's input size + 4 (001 sec. 3.2.1)."""
     widths: tuple[Positive, ...] | None = None
     """Of every hidden layer of a LeNet, in place of `width`."""
+    padding: Whole | None = None
+    """Pixels of zeros on every side of LeNet-5's images."""
     activation: str | None = None
     norm: Literal["none", "batch", "layer"] | None = None
     norm_affine: bool | None = None

@@ -5,7 +5,7 @@ from sparseflow.measure.curvature.extremes import Eigenpairs, Extremes, extremes
 from sparseflow.measure.curvature.hessian import Hessian
 from sparseflow.measure.curvature.lanczos import Krylov
 from sparseflow.measure.curvature.quadrature import Estimate, Quadrature, hutchinson, quadrature
-from sparseflow.measure.curvature.spectrum import Density, density, spectrum
+from sparseflow.measure.curvature.spectrum import Density, density, distance, spectrum
 from sparseflow.measure.curvature.symmetric import Matrix, Symmetric
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Symmetric",
     "alignment",
     "density",
+    "distance",
     "extremes",
     "hutchinson",
     "predicted_step",

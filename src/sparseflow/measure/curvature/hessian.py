@@ -123,6 +123,7 @@ class Hessian:
             for some in torch.arange(len(columns)).split(self._at_once):
                 keep = self._kept is not None or int(some[-1]) + 1 < len(columns)
                 total[some] += self._product(slopes, columns[some], keep).mul_(share)
+            del slopes  # before the next batch's graph is made
         self.products += len(columns)
         return total.T
 
@@ -166,18 +167,19 @@ class Hessian:
     def _each(self) -> Iterator[tuple[float, Slopes]]:
         """(share of all examples, gradient with its graph) of every batch."""
         for k, batch in enumerate(self._batches):
-            kept = self._kept is not None and k < len(self._kept)
-            slopes = self._kept[k] if self._kept is not None and kept else self._slopes(batch)
-            if self._kept is not None and not kept:
-                self._kept.append(slopes)
-            yield len(batch[1]) / self._examples, slopes
+            if self._kept is not None and k == len(self._kept):
+                self._kept.append(self._slopes(batch))
+            # No name here for a fresh one, which would hold its graph until the next is made.
+            yield len(batch[1]) / self._examples, self._slopes(batch) if self._kept is None else self._kept[k]
 
     def _slopes(self, batch: Batch) -> Slopes:
         return Slopes(self._model, self._loss, batch, self._leaves)
 
     def _first_pass(self) -> tuple[float, Tensor]:
         value, gradient = 0.0, torch.zeros_like(self.weights)
-        for number, (share, slopes) in enumerate(self._each(), 1):
+        each = self._each()
+        for number in range(1, len(self._batches) + 1):  # enumerate and zip hold on to what they gave last
+            share, slopes = next(each)
             here = float(slopes.value)
             if not torch.isfinite(slopes.value):
                 raise BadValue(f"the loss of batch {number} of {len(self._batches)} is {here}, which has no curvature")
@@ -186,6 +188,7 @@ class Hessian:
                 raise BadValue(f"the gradient of batch {number} of {len(self._batches)} is not finite, its loss {here}")
             value += share * here
             gradient += slope.mul_(share)
+            del slopes
         return value, gradient
 
 

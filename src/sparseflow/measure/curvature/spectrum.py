@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.integrate import trapezoid
 
 from sparseflow.core import BadValue
 from sparseflow.measure.curvature.hessian import Hessian
@@ -58,6 +59,19 @@ def density(eigenvalues: npt.ArrayLike, *, at: npt.ArrayLike | None = None, widt
     values = np.asarray(eigenvalues, dtype=np.float64).reshape(-1)
     at, width = grid(values, at, width)
     return Density(at, smoothed(values, np.full(len(values), 1 / len(values)), at, width), width)
+
+
+def distance(first: Density, second: Density) -> float:
+    """The integral of |first - second|: 0 for equal densities, 2 for such as do not overlap.
+
+    It depends on the widths: smoothing hides what is finer.
+
+    Raises:
+        BadValue: for densities at other points.
+    """
+    if not np.array_equal(first.at, second.at):
+        raise BadValue("the densities are of different points; give both the same at=")
+    return float(trapezoid(np.abs(first.values - second.values), first.at))
 
 
 def grid(values: Floats, at: npt.ArrayLike | None, width: float | None) -> tuple[Floats, float]:
