@@ -56,6 +56,7 @@ def run_comparison(
                 study=asked.study,
                 facts=asked.facts,
                 sequel=asked.sequel,
+                kept=asked.kept,
                 finish=finish,
             )
     finally:

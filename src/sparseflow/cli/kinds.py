@@ -25,6 +25,7 @@ from sparseflow.study import (
     arms_of,
     assign,
     cells,
+    compared,
     facts_of,
     first_runs,
     read_preset,
@@ -46,6 +47,7 @@ class Asked:
         places: run name -> what a person knows it by.
         study: (name, kind, specification) for the store.
         overview: the table of a dry run, from an estimator that has timed the runs.
+        kept: those whose final networks are needed after the last run.
     """
 
     title: str
@@ -58,6 +60,7 @@ class Asked:
     notes: Sequence[str]
     overview: Callable[[Estimator], Table]
     sequel: Sequel | None = None
+    kept: Sequence[RunSpec] = ()
 
 
 def ask(name: str, sets: list[str], seeds: int | None, cache: DataCache) -> Asked:
@@ -149,6 +152,7 @@ def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
         notes=list(dict.fromkeys(note for facts in book.different() for note in facts.notes)),
         overview=overview,
         sequel=winners(spec, every, book),
+        kept=compared(spec, every),
     )
 
 

@@ -14,7 +14,7 @@ from sparseflow.study.analysis import (
     kendall_rows,
     smallest_effect,
 )
-from sparseflow.study.arms import Arm, Point, arms_of, references
+from sparseflow.study.arms import Arm, Point, arms_of, compared, references
 from sparseflow.study.arms_analysis import (
     Against,
     ArmResult,
@@ -45,6 +45,7 @@ from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.finding import masks_digest
 from sparseflow.study.finished import Finished, Group, find_group, find_groups
 from sparseflow.study.groups import grouped
+from sparseflow.study.likeness_spec import ClaimsSpec, LikenessSpec
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
 from sparseflow.study.paths import Way, Ways, ways
@@ -73,6 +74,7 @@ __all__ = [
     "Cell",
     "CellResult",
     "Choice",
+    "ClaimsSpec",
     "CompareSpec",
     "Curvature",
     "Curved",
@@ -88,6 +90,7 @@ __all__ = [
     "Interrupted",
     "Likeness",
     "LikenessRow",
+    "LikenessSpec",
     "Loaded",
     "Look",
     "MemberResult",
@@ -122,6 +125,7 @@ __all__ = [
     "cells",
     "choose",
     "compare_cells",
+    "compared",
     "curved",
     "drive",
     "execute",

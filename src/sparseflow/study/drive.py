@@ -68,6 +68,7 @@ def drive(
     study: tuple[str, str, Mapping[str, Any]],
     facts: FactsOf,
     sequel: Sequel | None = None,
+    kept: Iterable[RunSpec] = (),
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
     """Execute every run that the folder does not hold yet, and those that must come before it.
@@ -77,6 +78,7 @@ def drive(
         study: (name, kind, specification) entered into the store.
         facts: of the data that each run trains on; small runs of one shape are trained together (`study.groups`).
         sequel: asked for its runs when all of `runs` have ended.
+        kept: runs whose final networks are kept in any case.
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
@@ -84,7 +86,8 @@ def drive(
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
     agenda = _Agenda(with_predecessors(runs), sequel)
-    surroundings = replace(surroundings, legacy=legacy(agenda.possible))
+    needed = {run.name: frozenset[int]() for run in kept} | legacy(agenda.possible)
+    surroundings = replace(surroundings, legacy=needed)
     with locked(out):
         store = Store(out, create=True)
         try:
