@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from sparseflow.core import UnknownName
@@ -20,20 +22,28 @@ from sparseflow.study import (
     FactsOf,
     RunSpec,
     Sequel,
+    Store,
     active_at_the_end,
     active_per_layer,
     arms_of,
     assign,
     cells,
+    compare_networks,
     compared,
     facts_of,
     first_runs,
+    likened,
+    likeness_asked,
     read_preset,
     runs_of,
     validate,
     winners,
     with_predecessors,
 )
+from sparseflow.study.fingerprint import fingerprint
+from sparseflow.study.likened import Counting
+
+Compare = Callable[[Store, Path, Counting], bool]
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Asked:
         study: (name, kind, specification) for the store.
         overview: the table of a dry run, from an estimator that has timed the runs.
         kept: those whose final networks are needed after the last run.
+        compare: compares them, told (store, folder, counting); whether it found anything.
     """
 
     title: str
@@ -61,6 +72,7 @@ class Asked:
     overview: Callable[[Estimator], Table]
     sequel: Sequel | None = None
     kept: Sequence[RunSpec] = ()
+    compare: Compare | None = None
 
 
 def ask(name: str, sets: list[str], seeds: int | None, cache: DataCache) -> Asked:
@@ -141,6 +153,16 @@ def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
             table.add_row(arm.name, str(len(arm.points)), "–" if active is None else f"{active:,}", step)
         return table
 
+    def compare(store: Store, folder: Path, counting: Counting) -> bool:
+        results = store.results()
+        what = likeness_asked(spec, every, results, book, folder)
+        if what.missing or what.reference is None or likened(spec, what, results, folder) is not None:
+            return False
+        where = cache.surroundings
+        made_with = fingerprint(where.device, torch.get_num_threads())
+        compare_networks(spec, what, results, folder, cache, where.device, made_with, counting)
+        return True
+
     return Asked(
         title=spec.title,
         size=f"{size}: {len(with_predecessors([*first, *later]))} runs",
@@ -153,6 +175,7 @@ def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
         overview=overview,
         sequel=winners(spec, every, book),
         kept=compared(spec, every),
+        compare=compare if spec.likeness else None,
     )
 
 

@@ -36,6 +36,7 @@ from sparseflow.study.build import (
     plan_for,
     total_weights,
 )
+from sparseflow.study.claims import Claim, judge
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.curved import Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
@@ -45,6 +46,9 @@ from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.finding import masks_digest
 from sparseflow.study.finished import Finished, Group, find_group, find_groups
 from sparseflow.study.groups import grouped
+from sparseflow.study.likened import Likened, compare_networks
+from sparseflow.study.likened import asked as likeness_asked
+from sparseflow.study.likened import known as likened
 from sparseflow.study.likeness_spec import ClaimsSpec, LikenessSpec
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
@@ -74,6 +78,7 @@ __all__ = [
     "Cell",
     "CellResult",
     "Choice",
+    "Claim",
     "ClaimsSpec",
     "CompareSpec",
     "Curvature",
@@ -88,6 +93,7 @@ __all__ = [
     "Finished",
     "Group",
     "Interrupted",
+    "Likened",
     "Likeness",
     "LikenessRow",
     "LikenessSpec",
@@ -125,6 +131,7 @@ __all__ = [
     "cells",
     "choose",
     "compare_cells",
+    "compare_networks",
     "compared",
     "curved",
     "drive",
@@ -135,9 +142,12 @@ __all__ = [
     "find_groups",
     "first_runs",
     "grouped",
+    "judge",
     "kendall_rows",
     "legacy",
+    "likened",
     "likeness",
+    "likeness_asked",
     "masks_digest",
     "maximum_width",
     "module_names",

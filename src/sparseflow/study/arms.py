@@ -285,7 +285,7 @@ def _uncompared(study: ArmsSpec, arms: Sequence[Arm]) -> list[str]:
     if lead.points[0].at(wanted.seed).name not in {run.name for run in with_predecessors(own)}:
         seeds = ", ".join(map(str, study.run_seeds))
         return [
-            f"likeness.seed: {lead.name} at seed {wanted.seed} is no run of this study; its seeds are {seeds}, and those "
-            "that other arms inherit from"
+            f"likeness.seed: {lead.name} at seed {wanted.seed} is no run of this study, whose seeds are {seeds}; "
+            "others are run where an arm inherits from them"
         ]
     return []
