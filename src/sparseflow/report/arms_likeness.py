@@ -24,7 +24,7 @@ from sparseflow.report.similarity import (
 from sparseflow.report.similarity_figures import distance_figure, embedding_figure
 from sparseflow.study import Arm, ArmsSpec, Claim, FactsOf, Likened, Results, judge, likened, likeness_asked
 
-CLAIM_HEADER = ("claim", "ticket", "compared with", "decides", "rule", "verdict")
+CLAIM_HEADER = ("claim", "verdict", "ticket", "compared with", "rule", "decides")
 
 
 def blocks(study: Study, spec: ArmsSpec, arms: Sequence[Arm], results: Results, facts: FactsOf) -> list[Block]:
@@ -76,13 +76,14 @@ def _claim_table(claims: Sequence[Claim], alpha: float, barrier: float) -> Table
         f"seeds that both arms have, which share the data order; seen if p is at most {alpha:g} (with five seeds: all "
         "agree). Draws: a start counts once, however many runs share it; seen if the ticket's lies below where another "
         "fresh draw would lie (Student's t, from the fresh starts of the study). Height: training loss above the "
-        f"higher end; no barrier if the upper limit of the mean is below {barrier:g}, a barrier if the lower one is above it "
-        "(Student's t over seeds). Examples: a difference on the test examples, seen if its upper limit is below 0; it "
-        "says nothing of other networks than these. Not seen is not shown to be wrong. Values are mean ± standard "
+        f"higher end; no barrier if the upper limit of the mean is below {barrier:g}, a barrier if the lower one is "
+        "above it (Student's t over seeds). Examples: a difference on the test examples, seen if its upper limit is "
+        "below 0; it says nothing of other networks than these. Nearness, barriers and disagreement are to the "
+        "reference, but for that of an arm with itself. Not seen is not shown to be wrong. Values are mean ± standard "
         "deviation (n)."
     )
     rows: list[list[Value | str]] = [
-        [c.words, c.ticket or "–", c.other or "–", c.decides, c.rule, Value(c.verdict, colour=_COLOURS[c.verdict])]
+        [c.words, Value(c.verdict, colour=_COLOURS[c.verdict]), c.ticket or "–", c.other or "–", c.rule, c.decides]
         for c in claims
     ]
     return Table("Claims about tickets", caption, CLAIM_HEADER, rows)

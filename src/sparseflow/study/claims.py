@@ -26,9 +26,11 @@ FEWEST_DRAWS = 3
 class Claim:
     """A claim, the rule that it is judged by and the numbers that decide.
 
+    Nearness, barriers and disagreement are to the reference unless the words say otherwise.
+
     Attributes:
-        ticket, other: what is compared, as text; other is the bound where there is one.
-        decides: the p-value or the bound, as text; why not, where it was not tested.
+        ticket, other: mean ± standard deviation (n) of what is compared, as text; empty where one is judged alone.
+        decides: the p-value or the limit, as text; why not, where it was not tested.
     """
 
     words: str
@@ -44,22 +46,17 @@ def judge(found: Likened, how: ClaimsSpec) -> list[Claim]:
     one = _Judging(found, how)
     t = how.ticket
     claims = [
-        one.draws(f"{t} starts nearer to the reference than fresh weights do", one.start_distances),
-        one.draws(f"loss falls sooner on the way from the start of {t}", one.start_losses),
+        one.draws(f"{t} starts nearer than fresh weights", one.start_distances),
+        one.draws(f"loss falls sooner from the start of {t}", one.start_losses),
     ]
-    claims += [one.seeds(f"{t} ends nearer to the reference than {s}", s, one.final_distances) for s in how.scratch]
-    claims.append(one.flat(f"no barrier between {t} and the reference", t))
-    claims += [one.barred(f"a barrier between {s} and the reference", s) for s in how.scratch]
-    claims += [one.seeds(f"{t} meets a lower barrier than {s}", s, one.heights) for s in how.scratch]
-    claims += [one.seeds(f"{t} disagrees less with the reference than {s}", s, one.disagreements) for s in how.scratch]
-    claims += [
-        one.contrast(f"runs of {t} disagree less with each other than those of {s}", s, "disagreement")
-        for s in how.scratch
-    ]
+    claims += [one.seeds(f"{t} ends nearer than {s}", s, one.final_distances) for s in how.scratch]
+    claims.append(one.flat(f"no barrier from {t}", t))
+    claims += [one.barred(f"a barrier from {s}", s) for s in how.scratch]
+    claims += [one.seeds(f"lower barrier from {t} than from {s}", s, one.heights) for s in how.scratch]
+    claims += [one.seeds(f"{t} disagrees less than {s}", s, one.disagreements) for s in how.scratch]
+    claims += [one.contrast(f"{t} disagrees less with itself than {s}", s, "disagreement") for s in how.scratch]
     others = [*how.scratch, *([how.pruned] if how.pruned is not None else [])]
-    return claims + [
-        one.contrast(f"the ensemble of {t} gains less than that of {other}", other, "gain") for other in others
-    ]
+    return claims + [one.contrast(f"ensemble of {t} gains less than of {other}", other, "gain") for other in others]
 
 
 class _Judging:
