@@ -244,7 +244,9 @@ def test_set_reaches_base_and_arms_with_dots_in_their_names():
 
 def test_the_documentation_shows_what_works():
     text = (Path(__file__).parent.parent / "docs" / "arms.md").read_text(encoding="utf-8")
-    whole, axes, linked = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    whole, axes, linked, compared = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    )
     content = assign(whole, ["base.train.epochs=5", "arms.adam.optimizer.beta1=0.8"])
     arms = arms_of(validate(ArmsSpec, content))
     assert [arm.name for arm in arms] == ["dense", "random 0.2", "random 0.05", "adam"]
@@ -255,6 +257,7 @@ def test_the_documentation_shows_what_works():
     pruned, *heirs = arms_of(study(linked["arms"]))
     assert len(heirs) == 3
     assert all(predecessor(arm.points[0].spec) == pruned.points[0].spec for arm in heirs)
+    assert len(arms_of(study(**compared))) == 5
 
 
 def test_what_the_store_keeps_makes_the_same_study():

@@ -74,7 +74,7 @@ def test_a_search_tries_its_vectors_and_trains_the_winner_on_other_seeds(spec_of
 
 def test_rivals_have_the_winners_active_weights(spec_of, tmp_path):
     carry_out(spec_of(rivals={"SNIP": {"mask": {"criterion": "snip"}}}, seeds=1), tmp_path)
-    (found,), _, (study,) = outcome(tmp_path)
+    (found,), _, _ = outcome(tmp_path)
     store = Store(tmp_path)
     results = store.results()
     store.close()

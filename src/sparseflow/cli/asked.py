@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from sparseflow.study import Estimator, FactsOf, Programme, RunSpec
+from sparseflow.study import Estimator, FactsOf, Programme, RunSpec, Store
+from sparseflow.study.likened import Counting
+
+Compare = Callable[[Store, Path, Counting], bool]
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Asked:
         programme: what it does.
         expected: every run that it will take, as far as one can tell before the first.
         place: what a person knows a run by, if by anything; runs of one place are averaged.
+        compare: its networks, when all runs have ended, told (store, folder, counting); whether it found anything.
         split: whose accuracy tells how good a place is.
         study: (name, kind, specification) for the store.
         overview: the table of a dry run, from an estimator that has timed the runs.
@@ -34,6 +39,7 @@ class Asked:
     facts: FactsOf
     notes: Sequence[str]
     overview: Callable[[Estimator], Table]
+    compare: Compare | None = None
     split: str = "test"
 
 

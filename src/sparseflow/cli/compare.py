@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
-from sparseflow.cli.asked import Asked
+from sparseflow.cli.asked import Asked, Compare
 from sparseflow.cli.kinds import ask
-from sparseflow.cli.progress import Reading, Show, duration
+from sparseflow.cli.progress import Reading, Show, counting, duration
 from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Pool, Store, Surroundings, drive
+from sparseflow.study import DataCache, Estimator, Interrupted, Pool, Store, Surroundings, drive
+from sparseflow.study.lock import locked
 
 
 def run_comparison(
@@ -58,8 +60,10 @@ def run_comparison(
                 facts=asked.facts,
                 finish=finish,
             )
+        if asked.compare is not None:
+            _compare_networks(asked.compare, out, finish)
     finally:
-        for page in pages:
+        for page in pages[-1:]:
             console.print(f"report: {page}")
     console.print(f"{tally.total} runs, {tally.executed} of them executed now")
     if tally.failed:
@@ -69,6 +73,23 @@ def run_comparison(
             f"{len(tally.failed)} of {tally.total} runs failed, first {run}: {last} (the report lists all; the same "
             "command tries them again)"
         )
+
+
+def _compare_networks(compare: Compare, out: Path, finish: Callable[[Store], None]) -> None:
+    """What follows when the last run has ended, and the report again.
+
+    Raises:
+        Interrupted: on Ctrl-C.
+    """
+    with locked(out):
+        store = Store(out)
+        try:
+            if compare(store, out, counting):
+                finish(store)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted while networks were compared; the same command goes on from there") from None
+        finally:
+            store.close()
 
 
 def _dry_run(console: Console, asked: Asked, surroundings: Surroundings, cache: DataCache, jobs: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from sparseflow.cli.asked import Asked, overview_table
@@ -21,19 +23,26 @@ from sparseflow.study import (
     FactsBook,
     Planned,
     RunSpec,
+    Store,
     active_at_the_end,
     active_per_layer,
     arms_of,
     assign,
     cells,
+    compare_networks,
+    compared,
     facts_of,
     first_runs,
+    likened,
+    likeness_asked,
     read_preset,
     runs_of,
     validate,
     winners,
     with_predecessors,
 )
+from sparseflow.study.fingerprint import fingerprint
+from sparseflow.study.likened import Counting
 
 
 def ask(name: str, sets: list[str], seeds: int | None, cache: DataCache) -> Asked:
@@ -116,16 +125,27 @@ def arms(content: Mapping[str, Any], cache: DataCache) -> Asked:
             table.add_row(arm.name, str(len(arm.points)), "–" if active is None else f"{active:,}", step)
         return table
 
+    def compare(store: Store, folder: Path, counting: Counting) -> bool:
+        results = store.results()
+        what = likeness_asked(spec, every, results, book, folder)
+        if what.missing or what.reference is None or likened(spec, what, results, folder) is not None:
+            return False
+        where = cache.surroundings
+        made_with = fingerprint(where.device, torch.get_num_threads())
+        compare_networks(spec, what, results, folder, cache, where.device, made_with, counting)
+        return True
+
     return Asked(
         title=spec.title,
         size=f"{size}: {len(with_predecessors([*first, *later]))} runs",
-        programme=Planned(first, winners(spec, every, book)),
+        programme=Planned(first, winners(spec, every, book), compared(spec, every)),
         expected=with_predecessors([*first, *later]),
         place=lambda run: places.get(run.name),
         study=(spec.study_name, "arms", {"spec": spec.changes(), "facts": book.dump()}),
         facts=book,
         notes=list(dict.fromkeys(note for facts in book.different() for note in facts.notes)),
         overview=overview,
+        compare=compare if spec.likeness else None,
     )
 
 

@@ -41,11 +41,32 @@ class Path:
         Raises:
             BadValue: for a path without its two ends.
         """
+        start, end = self.ends
+        return max(value - ((1 - a) * start + a * end) for a, value in self._inside())
+
+    @property
+    def height(self) -> float:
+        """The most by which the loss between the ends lies above the higher of theirs; at least 0.
+
+        Raises:
+            BadValue: for a path without its two ends.
+        """
+        higher = max(self.ends)
+        return max(value - higher for _, value in self._inside())
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The losses at alpha 0 and 1.
+
+        Raises:
+            BadValue: for a path without its two ends.
+        """
         if 0.0 not in self.alphas or 1.0 not in self.alphas:
             raise BadValue("a barrier is measured from both ends; the path needs alpha = 0 and alpha = 1")
-        start, end = self.losses[self.alphas.index(0.0)], self.losses[self.alphas.index(1.0)]
-        inside = [(a, value) for a, value in zip(self.alphas, self.losses, strict=True) if 0 <= a <= 1]
-        return max(value - ((1 - a) * start + a * end) for a, value in inside)
+        return self.losses[self.alphas.index(0.0)], self.losses[self.alphas.index(1.0)]
+
+    def _inside(self) -> list[tuple[float, float]]:
+        return [(a, value) for a, value in zip(self.alphas, self.losses, strict=True) if 0 <= a <= 1]
 
 
 def interpolate(

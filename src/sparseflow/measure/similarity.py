@@ -111,6 +111,21 @@ def disagreement(first: Tensor, second: Tensor) -> float:
     return float((one.argmax(1) != other.argmax(1)).double().mean())
 
 
+def disagreements(logits: Sequence[Tensor]) -> Tensor:
+    """(examples,), float64: the share of pairs of the models that predict different classes for each example."""
+    predicted = torch.stack([one.argmax(1) for one in _checked(logits)])
+    differ = [(predicted[a] != predicted[b]).double() for a, b in combinations(range(len(predicted)), 2)]
+    if not differ:
+        raise BadValue("disagreement among models needs two of them")
+    return torch.stack(differ).mean(0)
+
+
+def gains(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
+    """(examples,), float64: whether the ensemble is right, minus the share of the models that are."""
+    right = torch.stack([one.argmax(1) == targets for one in _checked(logits)]).double().mean(0)
+    return (ensemble(logits).argmax(1) == targets).double() - right
+
+
 def kl(of: Tensor, to: Tensor, *, over: Over = "mean") -> float:
     """KL(of || to) = sum_c p_c log(p_c / q_c) in nats, p of the first model and q of the second, from their logits."""
     p, q = _log_probabilities([of, to])

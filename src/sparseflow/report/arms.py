@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sparseflow.measure import MEASURES
 from sparseflow.report import arms_figures as figures
 from sparseflow.report import arms_layers as layers
+from sparseflow.report import arms_likeness as likeness
 from sparseflow.report import arms_tables as tables
 from sparseflow.report import arms_updates as updates
 from sparseflow.report.blocks import Block, Section, Text, write_csv
@@ -22,7 +23,8 @@ def arms_report(study: Study) -> Report:
     spec = validate(ArmsSpec, study.content["spec"])
     facts = FactsBook.load(study.content["facts"])
     known = study.store.results()
-    results = arm_results(spec, arms_of(spec), known, facts)
+    arms = arms_of(spec)
+    results = arm_results(spec, arms, known, facts)
     crosses = tables.cross_tables(results)
     header, rows = tables.run_rows(results, spec, known, study.store.statuses())
     write_csv(study.folder / "runs.csv", header, rows)
@@ -44,6 +46,10 @@ def arms_report(study: Study) -> Report:
                 figures.dot_figure(results, material.reference, study.figures),
                 *([tables.test_table(results, spec)] if tested else []),
             ],
+        ),
+        Section(
+            f"Likeness with {spec.likeness.reference}" if spec.likeness else "",
+            likeness.blocks(study, spec, arms, known, facts),
         ),
         Section("Along training", _curves(material)),
         Section("Changes of the masks", updates.blocks(material)),

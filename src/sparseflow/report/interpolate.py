@@ -110,9 +110,9 @@ def interpolate_figure(
                 "label": group if moment == "final" else f"{group}, {moment}",
             }
             alphas = ways[0].path.alphas
-            _band(losses, alphas, [way.path.losses for way in ways], style)
+            band(losses, alphas, [way.path.losses for way in ways], style)
             right = [[100 * a for a in way.path.accuracies] for way in ways if way.path.accuracies]
-            _band(accuracies, alphas, right, {**style, "label": None})
+            band(accuracies, alphas, right, {**style, "label": None})
         losses.set(xlabel="alpha", ylabel="loss")
         accuracies.set(xlabel="alpha", ylabel="accuracy (%)")
         canvas.legend(loc="outside upper left", ncols=4)
@@ -124,7 +124,8 @@ def interpolate_figure(
     return Figure(f"Paths to {target}", caption, name, svg)
 
 
-def _band(axis: Any, alphas: Sequence[float], each: Sequence[Sequence[float]], style: Any) -> None:
+def band(axis: Any, alphas: Sequence[float], each: Sequence[Sequence[float]], style: Any) -> None:
+    """Draw the mean of the lines and, of several, the interval of the mean."""
     columns = list(zip(*each, strict=True))
     means = [fmean(values) for values in columns]
     axis.plot(alphas, means, **style)

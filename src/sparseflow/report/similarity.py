@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseflow.core import BadStore
-from sparseflow.measure.similarity import Comparison
+from sparseflow.measure.similarity import Comparison, Over
 from sparseflow.report.analysed import write_analysis
 from sparseflow.report.blocks import Section, Table, write_csv
 from sparseflow.report.similarity_figures import distance_figure, embedding_figure
@@ -44,9 +44,9 @@ def write_similarity_report(folder: Path, found: Likeness, nets: Sequence[Loaded
         figures = [embedding_figure(found, folder / "figures"), distance_figure(found, folder / "figures")]
     except OSError as error:
         raise BadStore(f"cannot write the report into {folder}: {error.strerror}") from None
-    answers = Table("Ensembles and disagreement", _ANSWERS, SIMILARITY_HEADER, list(similarity_cells(found)))
-    apart = Table("Divergences", _divergences(settings), DIVERGENCE_HEADER, list(divergence_cells(found)))
-    weights = Table("Distances of weights", _WEIGHTS, DISTANCE_HEADER, list(distance_cells(found)))
+    answers = Table("Ensembles and disagreement", ANSWERS, SIMILARITY_HEADER, list(similarity_cells(found)))
+    apart = Table("Divergences", divergences(settings["over"]), DIVERGENCE_HEADER, list(divergence_cells(found)))
+    weights = Table("Distances of weights", WEIGHTS, DISTANCE_HEADER, list(distance_cells(found)))
     sections = [
         Section("What they answer", [answers, apart]),
         Section("Where they lie", [weights, *figures]),
@@ -55,22 +55,23 @@ def write_similarity_report(folder: Path, found: Likeness, nets: Sequence[Loaded
     return write_analysis(folder, f"Similarity with {found.reference}", subtitle, sections, nets, settings)
 
 
-_ANSWERS = (
+ANSWERS = (
     "Mean ± standard deviation over networks, or over pairs of them (004 Table 2). Ensemble: of the mean of the "
     "group's softmax probabilities. Disagreement: share of examples with different predictions. The reference itself "
     "is left out where its group is compared with it."
 )
 
 
-def _divergences(settings: Mapping[str, Any]) -> str:
-    unit = "mean over" if settings["over"] == "mean" else "sum over"
+def divergences(over: Over) -> str:
+    """What the table of divergences says of itself."""
+    unit = "mean over" if over == "mean" else "sum over"
     return (
         f"004 Table 6, in nats, {unit} examples: KL over ordered pairs, JSD of the whole group; KL to the reference is "
         f"KL(network ‖ reference). Per example JSD is at most {log(2):.3f} for two networks, {log(5):.3f} for five."
     )
 
 
-_WEIGHTS = (
+WEIGHTS = (
     "L2 over the active weights of the reference's mask, biases and normalisation left out (004 Fig. 5b, e). Mask "
     "overlap: active in both over active in either, 1 for the same mask."
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,9 +20,11 @@ from sparseflow.study import (
     Store,
     Supply,
     grouped,
+    legacy,
     validate,
     with_predecessors,
 )
+from sparseflow.study.lineage import Legacy
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class Search:
     def count(self, store: Store) -> int:
         return sum(quest.spec.samples for quest in self._quests) + len(self._after(store, guess=True))
 
-    def possible(self, store: Store) -> Iterable[RunSpec]:
-        return self.known(store)
+    def legacy(self, store: Store) -> Legacy:
+        return legacy(self.known(store))
 
     def known(self, store: Store) -> list[RunSpec]:
         tried = [quest.run(trial.vector) for quest in self._quests for trial in quest.trials(store)]

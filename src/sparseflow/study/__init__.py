@@ -14,7 +14,7 @@ from sparseflow.study.analysis import (
     kendall_rows,
     smallest_effect,
 )
-from sparseflow.study.arms import Arm, Point, arms_of, references
+from sparseflow.study.arms import Arm, Point, arms_of, compared, references
 from sparseflow.study.arms_analysis import (
     Against,
     ArmResult,
@@ -36,6 +36,7 @@ from sparseflow.study.build import (
     plan_for,
     total_weights,
 )
+from sparseflow.study.claims import Claim, judge
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.curved import Cost, Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
@@ -45,6 +46,10 @@ from sparseflow.study.facts import DataFacts, FactsBook, FactsOf, facts_of
 from sparseflow.study.finding import masks_digest
 from sparseflow.study.finished import Finished, Group, find_group, find_groups
 from sparseflow.study.groups import grouped
+from sparseflow.study.likened import Likened, compare_networks
+from sparseflow.study.likened import asked as likeness_asked
+from sparseflow.study.likened import known as likened
+from sparseflow.study.likeness_spec import ClaimsSpec, LikenessSpec
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
 from sparseflow.study.paths import Way, Ways, ways
@@ -75,6 +80,8 @@ __all__ = [
     "Cell",
     "CellResult",
     "Choice",
+    "Claim",
+    "ClaimsSpec",
     "CompareSpec",
     "Cost",
     "Curvature",
@@ -91,8 +98,10 @@ __all__ = [
     "Finished",
     "Group",
     "Interrupted",
+    "Likened",
     "Likeness",
     "LikenessRow",
+    "LikenessSpec",
     "Listed",
     "Loaded",
     "Look",
@@ -136,6 +145,8 @@ __all__ = [
     "cells",
     "choose",
     "compare_cells",
+    "compare_networks",
+    "compared",
     "curved",
     "drive",
     "execute",
@@ -145,9 +156,12 @@ __all__ = [
     "find_groups",
     "first_runs",
     "grouped",
+    "judge",
     "kendall_rows",
     "legacy",
+    "likened",
     "likeness",
+    "likeness_asked",
     "masks_digest",
     "maximum_width",
     "module_names",

@@ -9,6 +9,7 @@ from typing import Any
 from sparseflow.core import BadSpec, UnknownName
 from sparseflow.study.arms_spec import ArmsSpec, Entry
 from sparseflow.study.axes import Combination, combined, set_twice
+from sparseflow.study.lineage import with_predecessors
 from sparseflow.study.read import no_such_field, overlay, validate
 from sparseflow.study.spec import RunSpec
 
@@ -79,7 +80,13 @@ def arms_of(study: ArmsSpec) -> list[Arm]:
     arms = [Arm(draft.entry_name, draft.cell.levels, making.points(draft)) for draft in drafts]
     if not problems:
         problems |= dict.fromkeys(
-            [*_unscored(study, arms), *_repeated(arms), *_without_reference(study, arms), *_undrawn(study, arms)]
+            [
+                *_unscored(study, arms),
+                *_repeated(arms),
+                *_without_reference(study, arms),
+                *_undrawn(study, arms),
+                *_uncompared(study, arms),
+            ]
         )
     if problems:
         raise BadSpec(problems)
@@ -241,3 +248,44 @@ def _undrawn(study: ArmsSpec, arms: Sequence[Arm]) -> list[str]:
         for name in shown
         if name not in names
     ]
+
+
+def compared(study: ArmsSpec, arms: Sequence[Arm]) -> list[RunSpec]:
+    """The runs whose networks a study compares when it has ended, the reference first; none where it does not.
+
+    Of a grid, every point that may win.
+    """
+    if study.likeness is None:
+        return []
+    by_name = {arm.name: arm for arm in arms}
+    named = [by_name[name] for name in study.likeness.arms]
+    groups = [point.at(seed) for arm in named for point in arm.points for seed in study.run_seeds]
+    reference = by_name[study.likeness.reference].points[0].at(study.likeness.seed)
+    return list({run.name: run for run in [reference, *groups]}.values())
+
+
+def _uncompared(study: ArmsSpec, arms: Sequence[Arm]) -> list[str]:
+    """Arms of `likeness` that do not exist, or a reference that is no run of the study."""
+    wanted = study.likeness
+    if wanted is None:
+        return []
+    by_name = {arm.name: arm for arm in arms}
+    problems = [
+        f"likeness.{field}: {UnknownName('arm', name, by_name)}"
+        for field, names in (("reference", [wanted.reference]), ("arms", wanted.arms))
+        for name in names
+        if name not in by_name
+    ]
+    if problems:
+        return problems
+    lead = by_name[wanted.reference]
+    if lead.chosen:
+        return [f"likeness.reference: {lead.name} has a grid, whose winner is not known yet; name an arm without one"]
+    own = [point.at(seed) for arm in arms for point in arm.points for seed in study.run_seeds]
+    if lead.points[0].at(wanted.seed).name not in {run.name for run in with_predecessors(own)}:
+        seeds = ", ".join(map(str, study.run_seeds))
+        return [
+            f"likeness.seed: {lead.name} at seed {wanted.seed} is no run of this study, whose seeds are {seeds}; "
+            "others are run where an arm inherits from them"
+        ]
+    return []

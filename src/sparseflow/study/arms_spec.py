@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, mo
 from sparseflow.study.axes import Axis, label_of
 from sparseflow.study.compare import MOST_PAIRS, Statistics
 from sparseflow.study.fields import Section
+from sparseflow.study.likeness_spec import LikenessSpec
 from sparseflow.study.spec import content_hash
 
 FIRST_GRID_SEED = 1000
@@ -79,6 +80,8 @@ class ArmsSpec(Section):
     panels: Mapping[str, tuple[str, ...]] = {}
     """Title -> arms whose curves share a row of panels; without any, rows follow the crosses."""
     statistics: ArmStatistics = ArmStatistics()
+    likeness: LikenessSpec | None = None
+    """Compare the finished networks with one of them; the study then keeps them."""
 
     @field_validator("seeds")
     @classmethod

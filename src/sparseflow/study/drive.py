@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sparseflow.core import BadStore, SparseflowError
 from sparseflow.study.facts import FactsOf
 from sparseflow.study.groups import grouped
-from sparseflow.study.lineage import legacy, with_predecessors
+from sparseflow.study.lineage import Legacy, legacy, with_predecessors
 from sparseflow.study.lock import locked
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, ENDED, Store
@@ -73,8 +73,8 @@ class Programme(Protocol):
         """Runs in all, as far as one can tell."""
         ...
 
-    def possible(self, store: Store) -> Iterable[RunSpec]:
-        """Every run that the phase at hand may turn out to be about; what these leave for each other is kept."""
+    def legacy(self, store: Store) -> Legacy:
+        """What the runs that the phase at hand may turn out to be about must leave (`lineage.legacy`)."""
         ...
 
     def known(self, store: Store) -> list[RunSpec]:
@@ -108,16 +108,19 @@ class Planned:
 
     Args:
         sequel: asked for its runs when all of `runs` have ended.
+        kept: those whose final networks are kept in any case.
     """
 
-    def __init__(self, runs: Iterable[RunSpec], sequel: Sequel | None = None) -> None:
+    def __init__(self, runs: Iterable[RunSpec], sequel: Sequel | None = None, kept: Iterable[RunSpec] = ()) -> None:
         self._first, self._sequel = with_predecessors(runs), sequel
+        self._kept = {run.name: frozenset[int]() for run in kept}
 
     def count(self, store: Store) -> int:
         return len(self._first) + (self._sequel.count if self._sequel else 0)
 
-    def possible(self, store: Store) -> Iterable[RunSpec]:
-        return with_predecessors([*self._first, *(self._sequel.candidates if self._sequel else ())])
+    def legacy(self, store: Store) -> Legacy:
+        candidates = self._sequel.candidates if self._sequel else ()
+        return self._kept | legacy(with_predecessors([*self._first, *candidates]))
 
     def known(self, store: Store) -> list[RunSpec]:
         later = self._sequel.runs(store.results()) if self._sequel else ()
@@ -163,7 +166,7 @@ def drive(
             failed: dict[str, str] = {}
 
             def where() -> Surroundings:
-                return replace(surroundings, legacy=legacy(programme.possible(store)))
+                return replace(surroundings, legacy=programme.legacy(store))
 
             def handle(event: Event) -> None:
                 _enter(store, event, surroundings)

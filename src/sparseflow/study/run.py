@@ -72,7 +72,7 @@ class DataCache:
     """
 
     def __init__(self, surroundings: Surroundings, watch: Watch = lambda what, done, of: None) -> None:
-        self._surroundings, self._watch = surroundings, watch
+        self.surroundings, self._watch = surroundings, watch
         self._datasets: dict[tuple[str, int | None], Dataset] = {}
         self._prepared: tuple[Any, Prepared] | None = None
 
@@ -80,7 +80,7 @@ class DataCache:
         """The whole data set, before any limit or validation split."""
         key = (data.name, data.image_size)
         if key not in self._datasets:
-            root = self._surroundings.data_root
+            root = self.surroundings.data_root
             self._datasets[key] = load(data.name, root, image_size=data.image_size, watch=self._watch)
         return self._datasets[key]
 
@@ -94,7 +94,7 @@ class DataCache:
                 train_limit=d.train_limit,
                 val_fraction=d.val_fraction,
                 seed=spec.seed,
-                device=self._surroundings.device,
+                device=self.surroundings.device,
                 dtype=getattr(torch, spec.train.dtype),
                 scaling=d.scaling,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from sparseflow.masks import overlap, total_overlap
 from sparseflow.measure import answers, similarity
 from sparseflow.measure.similarity import Comparison, Over
 from sparseflow.stats import Summary, summary
-from sparseflow.study.finished import Group
+from sparseflow.study.finished import Finished, Group
 from sparseflow.study.reload import Loaded
 
 Floats = npt.NDArray[np.float64]
@@ -58,6 +59,36 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A network and what it answers; its disagreement is with the reference, None for the reference itself."""
+
+    label: str
+    group: str
+    seed: int
+    accuracy: float
+    disagreement: float | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How the answers of two groups differ, the first's minus the second's, with these networks given.
+
+    Errors are standard errors over the examples, on which the groups are paired.
+
+    Attributes:
+        gain: accuracy of the ensemble beyond the mean accuracy of its members.
+        disagreement: mean over pairs within a group.
+    """
+
+    first: str
+    second: str
+    gain: float
+    gain_error: float
+    disagreement: float
+    disagreement_error: float
+
+
+@dataclass(frozen=True)
 class Likeness:
     """Of groups of networks, with each other and with a reference.
 
@@ -65,6 +96,8 @@ class Likeness:
         places: of every network, at its start too where that is asked for.
         between: (places, places) L2 distances.
         examples: that were answered.
+        members: of the groups, one by one.
+        contrasts: of every two groups of several networks.
     """
 
     reference: str
@@ -72,6 +105,8 @@ class Likeness:
     rows: tuple[Row, ...]
     places: tuple[Place, ...]
     between: Floats
+    members: tuple[Member, ...]
+    contrasts: tuple[Contrast, ...]
 
 
 def likeness(
@@ -112,7 +147,32 @@ def likeness(
         group = of_group.get(net.label) or of_group.get(net.run.moved("final").label, "reference")
         places.append(Place(net.label, group, str(net.run.at), x, y, distance))
     rows = tuple(_row(group, nets, logits, targets, reference, places, over) for group in groups)
-    return Likeness(reference, len(targets), rows, tuple(places), between.numpy())
+    members = tuple(_member(run, group, logits, targets, reference) for group in groups for run in group.runs)
+    answered = {group.label: [logits[run.label] for run in group.runs] for group in groups if len(group.runs) > 1}
+    contrasts = tuple(
+        _contrast(one, other, answered[one], answered[other], targets) for one, other in combinations(answered, 2)
+    )
+    return Likeness(reference, len(targets), rows, tuple(places), between.numpy(), members, contrasts)
+
+
+def _member(run: Finished, group: Group, logits: Mapping[str, Tensor], targets: Tensor, reference: str) -> Member:
+    own = logits[run.label]
+    apart = None if run.label == reference else similarity.disagreement(own, logits[reference])
+    return Member(run.label, group.label, run.spec.seed, similarity.accuracy(own, targets), apart)
+
+
+def _contrast(first: str, second: str, one: Sequence[Tensor], other: Sequence[Tensor], targets: Tensor) -> Contrast:
+    gain = similarity.gains(one, targets) - similarity.gains(other, targets)
+    apart = similarity.disagreements(one) - similarity.disagreements(other)
+    root = len(targets) ** 0.5
+    return Contrast(
+        first,
+        second,
+        float(gain.mean()),
+        float(gain.std()) / root,
+        float(apart.mean()),
+        float(apart.std()) / root,
+    )
 
 
 def _row(

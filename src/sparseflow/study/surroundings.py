@@ -27,7 +27,7 @@ class Surroundings:
     keep: bool = False
     """Keep the final network (a dense state_dict and its masks) beside the checkpoints."""
     legacy: Legacy = field(default_factory=dict)
-    """What other runs of the study begin with, which is kept in any case (`lineage.legacy`)."""
+    """What other runs of the study begin with (`lineage.legacy`) or it compares in the end, kept in any case."""
 
     def final_path(self, name: str) -> Path | None:
         """Of a run's final network, where it is kept."""
@@ -65,7 +65,7 @@ class Surroundings:
         return {step: path for step, path in paths.items() if path is not None}
 
     def kept_path(self, spec: RunSpec) -> Path | None:
-        """Of a run's final network, if it is to be kept: because it is asked for, or others begin with it."""
+        """Of a run's final network, if it is to be kept: because it is asked for, or in the legacy."""
         wanted = self.keep or spec.mask.lottery is not None or spec.name in self.legacy
         return self.final_path(spec.name) if wanted else None
 
