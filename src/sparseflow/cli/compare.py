@@ -11,7 +11,7 @@ from sparseflow.cli.progress import Reading, Show, duration
 from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Store, Surroundings, drive
+from sparseflow.study import DataCache, Estimator, Store, Surroundings, drive, server_url
 
 
 def run_comparison(
@@ -26,10 +26,12 @@ def run_comparison(
     checkpoint_every: float,
     keep: bool,
     *,
+    server: str | None,
     dry_run: bool,
 ) -> None:
     """Carry out a comparison and write its report, or say what it would take."""
     out = out or Path("runs") / Path(name).stem
+    server = None if server is None else server_url(server)
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep)
     with Reading(console) as watch:
         cache = DataCache(surroundings, watch)
@@ -55,6 +57,7 @@ def run_comparison(
                 show,
                 study=asked.study,
                 facts=asked.facts,
+                server=server,
                 sequel=asked.sequel,
                 finish=finish,
             )

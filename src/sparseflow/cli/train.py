@@ -23,6 +23,7 @@ from sparseflow.study import (
     masks_digest,
     overlay,
     read_preset,
+    server_url,
     validate,
 )
 
@@ -37,6 +38,7 @@ def run_training(
     device: str,
     checkpoint_every: float,
     *,
+    server: str | None,
     tost: bool,
 ) -> None:
     """Train one network and write its report."""
@@ -47,6 +49,7 @@ def run_training(
         found, _ = load_masks(masks)
         sets = [*sets, f"mask.file={masks}", f"mask.digest={masks_digest(found)}"]
     spec = validate(RunSpec, assign(given, sets))
+    server = None if server is None else server_url(server)
     out = out or Path("runs") / f"train-{Path(data).stem}"
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=True)
     with Reading(console) as watch:
@@ -66,7 +69,9 @@ def run_training(
 
     try:
         with Show(console, {spec.name: data}) as show:
-            tally = drive([spec], out, surroundings, 1, show, study=study, facts=lambda run: facts, finish=finish)
+            tally = drive(
+                [spec], out, surroundings, 1, show, study=study, facts=lambda run: facts, server=server, finish=finish
+            )
     finally:
         for page in pages:
             console.print(f"report: {page}")

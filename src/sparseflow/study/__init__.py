@@ -48,6 +48,7 @@ from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
 from sparseflow.study.paths import Way, Ways, ways
+from sparseflow.study.place import server_url, store_of
 from sparseflow.study.pool import Event
 from sparseflow.study.read import assign, overlay, presets, read_preset, validate
 from sparseflow.study.reload import Loaded, Which, reload
@@ -147,7 +148,9 @@ __all__ = [
     "references",
     "reload",
     "runs_of",
+    "server_url",
     "smallest_effect",
+    "store_of",
     "terrain",
     "total_weights",
     "validate",

@@ -12,6 +12,7 @@ from sparseflow.study.facts import FactsOf
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import legacy, with_predecessors
 from sparseflow.study.lock import locked
+from sparseflow.study.place import store_to_drive
 from sparseflow.study.pool import Event, run_pool
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, Store
@@ -67,15 +68,17 @@ def drive(
     *,
     study: tuple[str, str, Mapping[str, Any]],
     facts: FactsOf,
+    server: str | None = None,
     sequel: Sequel | None = None,
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
     """Execute every run that the folder does not hold yet, and those that must come before it.
 
     Args:
-        out: output folder; it holds `results.db` and is locked meanwhile.
+        out: output folder, locked meanwhile; it holds `results.db`, or `store.json` that says where the results are.
         study: (name, kind, specification) entered into the store.
         facts: of the data that each run trains on; small runs of one shape are trained together (`study.groups`).
+        server: URL of the database that a new folder's results go to, instead of its `results.db`.
         sequel: asked for its runs when all of `runs` have ended.
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
@@ -86,7 +89,7 @@ def drive(
     agenda = _Agenda(with_predecessors(runs), sequel)
     surroundings = replace(surroundings, legacy=legacy(agenda.possible))
     with locked(out):
-        store = Store(out, create=True)
+        store = store_to_drive(out, server, study[0])
         try:
             wanted = agenda.known(store)
             _check_same(store, study[1], wanted, facts)
@@ -141,6 +144,7 @@ class _Agenda:
 
 
 def _unfinished(store: Store, wanted: Sequence[RunSpec], surroundings: Surroundings) -> list[RunSpec]:
+    store.adopt(spec.name for spec in wanted)
     known = store.statuses()
     return [spec for spec in wanted if known.get(spec.name) not in DONE or _lacks_weights(spec, surroundings)]
 
@@ -155,13 +159,14 @@ def _check_same(store: Store, kind: str, wanted: Sequence[RunSpec], facts: Facts
     others = {other for _, other, _ in store.studies()} - {kind}
     if others:
         raise BadStore(f"{store.label} holds a study of kind {others.pop()!r}; give this one another --out")
+    store.adopt(run.name for run in wanted)
     results = store.results()
     for run in wanted:
         made_on = results[run.name]["data_digest"] if run.name in results else ""
         if made_on and made_on != facts(run).digest:
             raise BadStore(
                 f"{store.label} holds runs of this study made on other data (digest {made_on}, now "
-                f"{facts(run).digest}); give another --out"
+                f"{facts(run).digest}); give another {store.option}"
             )
 
 
