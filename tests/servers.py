@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -20,6 +19,10 @@ local all all trust
 host all secretive 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 """
+
+
+# A test run that is killed closes the pipe, and its server goes too.
+GUARDED = 'exec 3<&0; "$@" </dev/null & pid=$!; (cat <&3; kill -QUIT $pid) >/dev/null 2>&1 & wait $pid'
 
 
 class Server:
@@ -43,7 +46,9 @@ class Server:
         self._process: subprocess.Popen | None = None
         self._names = (f"db{k}" for k in count())
         how = "-A trust -U tester --no-sync -E UTF8 --locale=C --locale-provider=icu --icu-locale=en-US"
-        self._as_user("initdb", "-D", self.folder / "data", *how.split()).wait(60)
+        made = self._as_user("initdb", "-D", self.folder / "data", *how.split())
+        assert made.wait(60) == 0, (self.folder / "log").read_text()
+        made.stdin.close()
         (self.folder / "data" / "pg_hba.conf").write_text(HBA)
 
     def url(self, database: str, user: str = "tester") -> str:
@@ -63,7 +68,7 @@ class Server:
 
     def crash(self) -> None:
         """End every session at once, as when the machine goes down."""
-        self._process.send_signal(signal.SIGQUIT)
+        self._process.stdin.close()
         self._process.wait(30)
 
     def remove(self) -> None:
@@ -88,5 +93,6 @@ class Server:
         log = (self.folder / "log").open("a")
         other = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
         with log:
-            command = [str(self._bin / program), *map(str, words)]
-            return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **other)
+            command = ["sh", "-c", GUARDED, "sh", str(self._bin / program), *map(str, words)]
+            how = {"stdin": subprocess.PIPE, "stdout": log, "stderr": log, "cwd": self.folder}
+            return subprocess.Popen(command, start_new_session=True, **how, **other)

@@ -102,6 +102,9 @@ class Store:
             sa.event.listen(self._engine, "connect", _write_ahead)
         try:
             self._open(create)
+        except BadStore:
+            self.close()
+            raise
         except sa.exc.SQLAlchemyError as error:
             self.close()
             raise BadStore(f"{self.label}: cannot use the results store: {server.reason(error)}") from None
