@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from finished_runs import make_single, make_tickets
+from servers import Server
 from sparseflow.cli import main
 from sparseflow.study import DataCache, RunSpec, Surroundings, validate
 
@@ -87,3 +88,20 @@ def analyse(monkeypatch, capsys):
         return said.err if code == 2 else said.out
 
     return call
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A PostgreSQL server that runs; who stops it starts it again."""
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def database(server) -> str:
+    """The URL of an empty database."""
+    return server.database()

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sparseflow import __version__
 from sparseflow.cli.analyse import analyse_app
-from sparseflow.cli.options import Classes, Device, Root, Sets, Shape, console
+from sparseflow.cli.options import Classes, Device, Root, Server, Sets, Shape, console
 from sparseflow.cli.timings import bench_app
 from sparseflow.core import BadValue, SparseflowError, cores
 from sparseflow.data import crops, datasets
@@ -107,6 +107,7 @@ def compare(
     device: Device = "cpu",
     checkpoint_every: Every = 5.0,
     keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
+    store: Server = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
 ) -> None:
     """Does sparse beat dense at the same size, or arm beat arm? Runs, tests, writes a report. Resumes what was cut."""
@@ -123,6 +124,7 @@ def compare(
         device,
         checkpoint_every,
         keep_weights,
+        server=store,
         dry_run=dry_run,
     )
 
@@ -155,6 +157,7 @@ def search(
     device: Device = "cpu",
     checkpoint_every: Every = 5.0,
     keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
+    store: Server = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
 ) -> None:
     """Which layer densities make the best network? Tries vectors, trains the winner anew, writes a report. Resumes."""
@@ -183,6 +186,7 @@ def search(
         device,
         checkpoint_every,
         keep_weights,
+        server=store,
         dry_run=dry_run,
     )
 
@@ -205,24 +209,26 @@ def train(
     data_root: Root = None,
     device: Device = "cpu",
     checkpoint_every: Every = 5.0,
+    store: Server = None,
 ) -> None:
     """Train one network; keeps its weights and masks, and writes a report. Resumes what was cut."""
     from sparseflow.cli.train import run_training
 
-    run_training(console, data, masks, out, sets or [], data_root, device, checkpoint_every, tost=tost)
+    run_training(console, data, masks, out, sets or [], data_root, device, checkpoint_every, server=store, tost=tost)
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="An output folder with a results.db.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="An output folder: the report is written there.")],
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of the server, where the folder does not know it.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="Which one; default: the latest asked for.")] = None,
+) -> None:
     """Write the report of a folder again; works while a study is still running there."""
-    from sparseflow.report import write_report
-    from sparseflow.study import Store
+    from sparseflow.cli.report import run_report
 
-    store = Store(folder)
-    try:
-        console.print(f"report: {write_report(store, folder)}")
-    finally:
-        store.close()
+    run_report(console, folder, store, study)
 
 
 ReportFolder = Annotated[Path | None, typer.Option("--report", help="Write an HTML report, with figures, there.")]

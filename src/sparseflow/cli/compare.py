@@ -13,7 +13,7 @@ from sparseflow.cli.progress import Reading, Show, counting, duration
 from sparseflow.cli.setup import surroundings_for
 from sparseflow.core import SparseflowError
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Interrupted, Pool, Store, Surroundings, drive
+from sparseflow.study import DataCache, Estimator, Interrupted, Pool, Store, Surroundings, drive, server_url, store_of
 from sparseflow.study.lock import locked
 
 
@@ -29,10 +29,12 @@ def run_comparison(
     checkpoint_every: float,
     keep: bool,
     *,
+    server: str | None,
     dry_run: bool,
 ) -> None:
     """Carry out a comparison and write its report, or say what it would take."""
     out = out or Path("runs") / Path(name).stem
+    server = None if server is None else server_url(server)
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep)
     with Reading(console) as watch:
         cache = DataCache(surroundings, watch)
@@ -58,6 +60,7 @@ def run_comparison(
                 show,
                 study=asked.study,
                 facts=asked.facts,
+                server=server,
                 finish=finish,
             )
         if asked.compare is not None:
@@ -82,7 +85,7 @@ def _compare_networks(compare: Compare, out: Path, finish: Callable[[Store], Non
         Interrupted: on Ctrl-C.
     """
     with locked(out):
-        store = Store(out)
+        store = store_of(out)
         try:
             if compare(store, out, counting):
                 finish(store)

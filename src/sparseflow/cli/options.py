@@ -22,3 +22,7 @@ Shape = Annotated[
     str, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one example, where no --data says it.")
 ]
 Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs of the network, where no --data says.")]
+Server = Annotated[
+    str | None,
+    typer.Option("--store", metavar="URL", help="postgresql://...: results go there; the output folder remembers it."),
+]

@@ -17,12 +17,12 @@ from sparseflow.study import (
     Estimator,
     FactsBook,
     RunSpec,
-    Store,
     Surroundings,
     assign,
     facts_of,
     presets,
     read_preset,
+    store_of,
     validate,
 )
 
@@ -66,7 +66,7 @@ def settings(
 
 def _winner(folder: Path) -> tuple[tuple[float, ...], str]:
     """The vector that the last search of a folder found, and where that was."""
-    store = Store(folder)
+    store = store_of(folder)
     try:
         content = next((content for _, kind, content in store.studies() if kind == "search"), None)
         if content is None:

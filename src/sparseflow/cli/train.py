@@ -25,6 +25,7 @@ from sparseflow.study import (
     masks_digest,
     overlay,
     read_preset,
+    server_url,
     validate,
 )
 
@@ -39,6 +40,7 @@ def run_training(
     device: str,
     checkpoint_every: float,
     *,
+    server: str | None,
     tost: bool,
 ) -> None:
     """Train one network and write its report."""
@@ -49,6 +51,7 @@ def run_training(
         found, _ = load_masks(masks)
         sets = [*sets, f"mask.file={masks}", f"mask.digest={masks_digest(found)}"]
     spec = validate(RunSpec, assign(given, sets))
+    server = None if server is None else server_url(server)
     out = out or Path("runs") / f"train-{Path(data).stem}"
     surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=True)
     with Reading(console) as watch:
@@ -69,7 +72,15 @@ def run_training(
     try:
         with Show(console, lambda run: data) as show:
             tally = drive(
-                Planned([spec]), out, surroundings, Pool(1), show, study=study, facts=lambda run: facts, finish=finish
+                Planned([spec]),
+                out,
+                surroundings,
+                Pool(1),
+                show,
+                study=study,
+                facts=lambda run: facts,
+                server=server,
+                finish=finish,
             )
     finally:
         for page in pages:

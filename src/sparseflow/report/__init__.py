@@ -53,8 +53,11 @@ __all__ = [
 ]
 
 
-def write_report(store: Store, folder: Path) -> Path:
-    """Write the report of the study last asked for in this store: `report.html`, CSV tables, `figures/`.
+def write_report(store: Store, folder: Path, study: str | None = None) -> Path:
+    """Write the report of a study of this store: `report.html`, CSV tables, `figures/`.
+
+    Args:
+        study: its name; default: the one last asked for.
 
     Returns:
         The path of the page.
@@ -65,7 +68,7 @@ def write_report(store: Store, folder: Path) -> Path:
     studies = store.studies()
     if not studies:
         raise BadStore(f"{store.label}: the results store holds no study yet")
-    name, kind, content = studies[0]
+    name, kind, content = next((found for found in studies if found[0] == study), studies[0])
     try:
         report = reports[kind](Study(name, content, store, folder))
         page = folder / "report.html"

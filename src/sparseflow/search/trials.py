@@ -10,7 +10,7 @@ from sparseflow.search.parego import mixed, share_of
 from sparseflow.search.samplers import suggest
 from sparseflow.search.space import Space, Vector
 from sparseflow.search.spec import SearchSpec
-from sparseflow.study import ENDED, Desk, RunResult, RunSpec, Task, Trial, Verdict
+from sparseflow.study import Desk, RunResult, RunSpec, Task, Trial, Verdict
 
 
 class Trials:
@@ -76,7 +76,7 @@ class Trials:
         return None
 
     def _is_known(self, run: RunSpec) -> bool:
-        return self._store.statuses().get(run.name) in ENDED and not self._desk.lacking([run])
+        return not self._desk.lacking([run])
 
     def _propose(self) -> RunSpec:
         """A new trial, entered into the store."""

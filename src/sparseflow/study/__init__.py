@@ -53,6 +53,7 @@ from sparseflow.study.likeness_spec import ClaimsSpec, LikenessSpec
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
 from sparseflow.study.paths import Way, Ways, ways
+from sparseflow.study.place import server_url, store_of
 from sparseflow.study.pool import Pool
 from sparseflow.study.read import assign, overlay, presets, read_preset, validate
 from sparseflow.study.reload import Loaded, Which, reload
@@ -175,7 +176,9 @@ __all__ = [
     "references",
     "reload",
     "runs_of",
+    "server_url",
     "smallest_effect",
+    "store_of",
     "terrain",
     "total_weights",
     "validate",

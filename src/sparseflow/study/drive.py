@@ -12,6 +12,7 @@ from sparseflow.study.facts import FactsOf
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import Legacy, legacy, with_predecessors
 from sparseflow.study.lock import locked
+from sparseflow.study.place import store_to_drive
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import DONE, ENDED, Store
 from sparseflow.study.supply import Event, Executor, Listed, Supply
@@ -140,14 +141,16 @@ def drive(
     *,
     study: tuple[str, str, Mapping[str, Any]],
     facts: FactsOf,
+    server: str | None = None,
     finish: Callable[[Store], None] = lambda store: None,
 ) -> Tally:
     """Execute every run of a programme that the folder does not hold yet.
 
     Args:
-        out: output folder; it holds `results.db` and is locked meanwhile.
+        out: output folder, locked meanwhile; it holds `results.db`, or `store.json` that says where the results are.
         study: (name, kind, specification) entered into the store.
         facts: of the data that each run trains on.
+        server: URL of the database that a new folder's results go to, instead of its `results.db`.
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
@@ -155,7 +158,7 @@ def drive(
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
     with locked(out):
-        store = Store(out, create=True)
+        store = store_to_drive(out, server, study[0])
         try:
             wanted = programme.known(store)
             _check_same(store, study[1], wanted, facts)
@@ -205,6 +208,8 @@ def drive(
 def _unfinished(
     store: Store, runs: Iterable[RunSpec], surroundings: Surroundings, ends: Sequence[str] = DONE
 ) -> list[RunSpec]:
+    runs = list(runs)
+    store.adopt(run.name for run in runs)
     known = store.statuses()
     return [
         run
@@ -223,13 +228,14 @@ def _check_same(store: Store, kind: str, wanted: Sequence[RunSpec], facts: Facts
     others = {other for _, other, _ in store.studies()} - {kind}
     if others:
         raise BadStore(f"{store.label} holds a study of kind {others.pop()!r}; give this one another --out")
+    store.adopt(run.name for run in wanted)
     results = store.results()
     for run in wanted:
         made_on = results[run.name]["data_digest"] if run.name in results else ""
         if made_on and made_on != facts(run).digest:
             raise BadStore(
                 f"{store.label} holds runs of this study made on other data (digest {made_on}, now "
-                f"{facts(run).digest}); give another --out"
+                f"{facts(run).digest}); give another {store.option}"
             )
 
 

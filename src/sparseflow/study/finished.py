@@ -14,6 +14,7 @@ from sparseflow.study.arms import Arm, arms_of
 from sparseflow.study.arms_analysis import choose
 from sparseflow.study.arms_spec import ArmsSpec
 from sparseflow.study.facts import FactsBook
+from sparseflow.study.place import store_of
 from sparseflow.study.read import validate
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.store import Store
@@ -174,7 +175,7 @@ class _Known:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[Store]:
-    store = Store(folder)
+    store = store_of(folder)
     try:
         yield store
     finally:
