@@ -21,6 +21,10 @@ PAIRS = [
     "--set", "compare.variants=[NR, DA_BN_DO]",
 ]  # fmt: skip
 ARMS = ["compare", "arms-digits", "--seeds", "2", "--set", "base.train.epochs=150", "--set", "grid_seeds=2"]
+SEARCH = [
+    "search", "digits", "--samples", "6", "--seeds", "1", "--set", "base.train.epochs=60", "--set", "rivals={}",
+    "--set", "base.data.train_limit=600",
+]  # fmt: skip
 
 
 def command(out: Path, jobs: int, study: list[str] = PAIRS) -> list[str]:
@@ -60,7 +64,11 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("study", "jobs"), [(PAIRS, 1), (PAIRS, 2), (ARMS, 2)], ids=["pairs-1", "pairs-2", "arms-2"])
+@pytest.mark.parametrize(
+    ("study", "jobs"),
+    [(PAIRS, 1), (PAIRS, 2), (ARMS, 2), (SEARCH, 2)],
+    ids=["pairs-1", "pairs-2", "arms-2", "search-2"],
+)
 def test_killed_three_times_equals_unbroken(study, jobs, tmp_path):
     subprocess.run(command(tmp_path / "whole", 2, study), check=True, capture_output=True)
     expected = outcome(tmp_path / "whole")

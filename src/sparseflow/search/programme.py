@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sparseflow.core import BadSpec
 from sparseflow.search.finals import final_runs, finals, middle, stand_in
 from sparseflow.search.outcome import Tried, tried
 from sparseflow.search.space import Space, Vector
@@ -72,7 +73,10 @@ def quests(spec: SearchSpec, facts: Callable[[RunSpec], DataFacts]) -> list[Ques
     found = []
     for label, one in searches(spec):
         data = facts(one.plain())
-        found.append(Quest(label, one, one.space(data), data.classes))
+        space = one.space(data)
+        if one.transfer is not None and len(one.transfer.vector) != space.dimensions:
+            raise BadSpec([f"transfer.vector: has {len(one.transfer.vector)} densities, this space {space.dimensions}"])
+        found.append(Quest(label, one, space, data.classes))
         found[-1].run(found[-1].space.lowest)  # a mistake that only a trial has must show before the first
     return found
 
