@@ -225,7 +225,7 @@ def searches(spec: SearchSpec) -> list[tuple[str, SearchSpec]]:
     found: list[tuple[str, SearchSpec]] = []
     problems: dict[str, None] = {}
     for cell in combined(spec.cross):
-        label = ", ".join(f"{axis.rpartition('.')[2]} {level}" for axis, level in cell.levels.items())
+        label = ", ".join(_level(spec.cross[axis], axis, level) for axis, level in cell.levels.items())
         try:
             one = validate(SearchSpec, overlay(content, cell.changes))
         except BadSpec as error:
@@ -237,6 +237,11 @@ def searches(spec: SearchSpec) -> list[tuple[str, SearchSpec]]:
     if problems:
         raise BadSpec(problems)
     return found
+
+
+def _level(axis: Any, name: str, level: str) -> str:
+    """A level as a person says it: a label stands for itself, a value needs its field."""
+    return level if isinstance(axis, Mapping) else f"{name.rpartition('.')[2]} {level}"
 
 
 _AFTERWARDS = ("title", "description", "samples", "seeds", "rivals", "statistics")
