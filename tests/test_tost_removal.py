@@ -8,7 +8,7 @@ import torch
 from sparseflow import tost
 from sparseflow.tost import BETA_MAX, Fade
 from sparseflow.tost.skips import skips_of
-from tost_nets import SIZES, batch, both, net, sgd, skeleton, train
+from tost_nets import SIZES, batch, both, loss_of, net, sgd, skeleton, train
 
 ZOO = [
     pytest.param("resnet", {"depth": 20, "width": 4}, id="resnet-20", marks=pytest.mark.slow),
@@ -103,3 +103,24 @@ def test_a_fade_is_what_each_step_sees():
     assert losses == pytest.approx(again, rel=1e-6)
     plain = net()
     assert train(plain, sgd(plain), (), range(7))[1:] != pytest.approx(again[1:], rel=1e-2)
+
+
+def removal(shape: str, end: int = 90) -> tuple[float, float]:
+    """By how much the removal changes the training loss, and the deviation of that loss over the 50 steps before."""
+    x, model = batch(0)[0], net()
+    ghosts = both(model, Fade(shape, end, alpha=0.5), x)
+    optimizer = sgd(model)
+    losses = train(model, optimizer, ghosts, range(end - 1))
+    losses += train(model, optimizer, (), range(end - 1, end))
+    assert not any(one.finished for one in ghosts)
+    before = loss_of(model, end)
+    for one in ghosts:
+        one.step()
+    assert all(one.finished for one in ghosts)
+    return abs(loss_of(model, end) - before), float(torch.tensor(losses[-50:]).std())
+
+
+def test_the_training_loss_does_not_notice_that_faded_ghosts_go():
+    change, deviation = removal("linear")
+    assert change < deviation
+    assert 100 * change < removal("constant")[0], "else the test would see nothing"

@@ -50,6 +50,13 @@ def train(
     return losses
 
 
+@torch.no_grad()
+def loss_of(model: nn.Module, step: int) -> float:
+    """The training loss of the batch of a step."""
+    x, y = batch(step)
+    return float(F.cross_entropy(model.train()(x), y))
+
+
 def sgd(model: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
