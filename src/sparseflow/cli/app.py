@@ -14,7 +14,7 @@ from sparseflow import __version__
 from sparseflow.cli.analyse import analyse_app
 from sparseflow.cli.options import Classes, Device, Root, Sets, Shape, console
 from sparseflow.cli.timings import bench_app
-from sparseflow.core import BadValue, SparseflowError, cores
+from sparseflow.core import BadValue, SparseflowError
 from sparseflow.data import crops, datasets
 from sparseflow.init import initialisations
 from sparseflow.masks import budgets, criteria
@@ -35,7 +35,18 @@ app.add_typer(analyse_app, name="analyse")
 app.add_typer(bench_app, name="bench")
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default runs/NAME.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Workers at most; default: one per core, of the cluster with --ray."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT."),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus-per-run", metavar="PART", help="Of a GPU, with --ray and --device cuda; default: 1."),
+]
 Every = Annotated[
     float, typer.Option("--checkpoint-every", min=0.0, metavar="SECONDS", help="Work that a kill may cost at most.")
 ]
@@ -87,15 +98,18 @@ def compare(
     checkpoint_every: Every = 5.0,
     keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
+    ray: Ray = None,
+    gpus_per_run: Gpus = None,
 ) -> None:
     """Does sparse beat dense at the same size, or arm beat arm? Runs, tests, writes a report. Resumes what was cut."""
     from sparseflow.cli.compare import run_comparison
+    from sparseflow.cli.setup import Workers
 
     run_comparison(
         console,
         study,
         out,
-        jobs or cores(),
+        Workers(jobs, ray, gpus_per_run),
         seeds,
         sets or [],
         data_root,

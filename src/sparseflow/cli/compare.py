@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from sparseflow.cli.kinds import Asked, ask
 from sparseflow.cli.progress import Reading, Show, duration
-from sparseflow.cli.setup import surroundings_for
-from sparseflow.core import SparseflowError
+from sparseflow.cli.setup import Workers, executor_for, surroundings_for
+from sparseflow.core import SparseflowError, cores
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Planned, Pool, Store, Surroundings, drive
+from sparseflow.study import DataCache, Estimator, Planned, Store, Surroundings, drive
 
 
 def run_comparison(
     console: Console,
     name: str,
     out: Path | None,
-    jobs: int,
+    workers: Workers,
     seeds: int | None,
     sets: list[str],
     data_root: str | None,
@@ -30,27 +31,31 @@ def run_comparison(
 ) -> None:
     """Carry out a comparison and write its report, or say what it would take."""
     out = out or Path("runs") / Path(name).stem
-    surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep)
+    workers.gpus(device)  # what does not go together is said before data are read
+    elsewhere = workers.ray is not None and not dry_run
+    surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep, elsewhere=elsewhere)
     with Reading(console) as watch:
-        cache = DataCache(surroundings, watch)
+        cache = DataCache(replace(surroundings, device="cpu") if elsewhere else surroundings, watch)
         asked = ask(name, sets, seeds, cache)
     if dry_run:
-        _dry_run(console, asked, surroundings, cache, jobs)
+        _dry_run(console, asked, surroundings, cache, workers.jobs or cores())
         return
     for note in asked.notes:
         console.print(f"note: {note}")
-    console.print(f"{asked.title}: {asked.size}, {jobs} worker{'s' if jobs > 1 else ''}")
     pages: list[Path] = []
 
     def finish(store: Store) -> None:
         pages.append(write_report(store, out))
 
     try:
-        with Show(console, asked.places) as show:
-            programme = Planned(asked.runs, asked.sequel)
-            tally = drive(
-                programme, out, surroundings, Pool(jobs), show, study=asked.study, facts=asked.facts, finish=finish
-            )
+        with executor_for(workers, device, lambda text: console.print(f"ray: {text}")) as executor:
+            jobs, where = executor.jobs, "" if workers.ray is None else f" on the Ray cluster {workers.ray}"
+            console.print(f"{asked.title}: {asked.size}, {jobs} worker{'s' if jobs > 1 else ''}{where}")
+            with Show(console, asked.places) as show:
+                programme, study = Planned(asked.runs, asked.sequel), asked.study
+                tally = drive(
+                    programme, out, surroundings, executor, show, study=study, facts=asked.facts, finish=finish
+                )
     finally:
         for page in pages:
             console.print(f"report: {page}")

@@ -36,6 +36,7 @@ from sparseflow.study.build import (
     plan_for,
     total_weights,
 )
+from sparseflow.study.cluster import Cluster
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.curved import Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
@@ -74,6 +75,7 @@ __all__ = [
     "Cell",
     "CellResult",
     "Choice",
+    "Cluster",
     "CompareSpec",
     "Curvature",
     "Curved",

@@ -49,14 +49,14 @@ class Gone(Exception):
 
 
 class Worker(Protocol):
-    """One that carries out a task at a time; what is sent to one that has died raises `Gone`."""
+    """One that carries out a task at a time; what is sent to one that has died raises `Gone`.
+
+    Attributes:
+        ready: whether it is there to be given a task; False while it is still to come.
+    """
 
     task: InHand | None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is there to be given a task; False while it is still to come."""
-        ...
+    ready: bool
 
     def begin(self, task: InHand) -> None: ...
 

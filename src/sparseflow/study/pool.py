@@ -18,7 +18,7 @@ from sparseflow.study.run import DataCache
 from sparseflow.study.supply import Event, Supply
 from sparseflow.study.surroundings import Surroundings
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Pool:
@@ -107,8 +107,8 @@ class _Processes:
 @contextmanager
 def _threads_in_environment(threads: int) -> Iterator[None]:
     """OpenMP runtimes read their thread number when the process starts, so it is set around the start of a worker."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     try:
         yield
     finally:
