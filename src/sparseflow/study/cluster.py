@@ -50,7 +50,8 @@ class Cluster:
     are tried again from the last that came, up to `crew.ATTEMPTS` times; all else is as in a `Pool`.
 
     Args:
-        address: of a running cluster, "auto" for the one that this machine belongs to, "local" to start one here.
+        address: of a running cluster, "auto" for the one that this machine belongs to, "local" to start one here; a
+            process that has joined a cluster already (`ray.init`) stays in that one.
         jobs: workers at most; by default as many as the cluster has room for now.
         gpus: part of a GPU that a worker gets, at most 1; 0 for none.
         note: told, as a sentence, what a person should know, such as that workers wait for room.
