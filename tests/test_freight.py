@@ -114,38 +114,41 @@ def test_scratch_that_a_killed_worker_left_is_removed_and_others_are_not(tmp_pat
 
 
 class Half:
-    """A staff of whom only the first is ever there; it does every task at once."""
+    """A staff of whom only the first ever comes, when it is listened for; it does every task at once."""
 
     def __init__(self):
-        self.hired = 0
+        self.hired = []
 
     def hire(self):
-        self.hired += 1
-        return Hand(self.hired == 1)
+        self.hired.append(Hand())
+        return self.hired[-1]
 
     def listen(self, workers, seconds):
-        for worker in workers:
-            while worker.said:
-                yield worker, worker.said.popleft()
+        self.hired[0].ready = True
+        while self.hired[0].said:
+            yield self.hired[0], self.hired[0].said.popleft()
 
     def close(self, workers):
         pass
 
 
 class Hand:
-    def __init__(self, ready):
-        self.ready, self.task, self.said = ready, None, deque()
+    def __init__(self):
+        self.ready, self.task, self.said = False, None, deque()
 
     def begin(self, task):
+        assert self.ready
         self.said.extend([("ended", (run.name, {"status": "finished"})) for run in task.runs] + [("done", None)])
 
 
-def test_no_task_waits_for_a_worker_that_does_not_come(small):
-    runs = [small(seed=seed) for seed in range(4)]
+@pytest.mark.parametrize(("tasks", "hired"), [(1, 1), (2, 2), (5, 3)])
+def test_no_task_waits_for_a_worker_that_does_not_come(tasks, hired, small):
+    """And no worker is asked for without a task."""
+    runs = [small(seed=seed) for seed in range(tasks)]
     staff, events = Half(), []
     Crew(Listed([[run] for run in runs]), Surroundings(), 3, events.append, staff).run()
-    assert staff.hired == 3
-    assert [e.spec.seed for e in events if e.kind == "ended"] == [0, 1, 2, 3]
+    assert len(staff.hired) == hired
+    assert [e.spec.seed for e in events if e.kind == "ended"] == list(range(tasks))
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
