@@ -19,10 +19,10 @@ from sparseflow.study import (
     RunSpec,
     Store,
     Surroundings,
+    crew,
     drive,
     facts_of,
 )
-from sparseflow.study import pool as pool_module
 from sparseflow.study.lock import locked
 from watchers import Quiet
 
@@ -82,7 +82,7 @@ def test_a_run_whose_worker_always_dies_is_given_up(small):
 
     (result,) = ended(collect([small()], Surroundings(), on_event=kill)).values()
     assert result.status == "failed"
-    assert f"died {pool_module.ATTEMPTS} times (killed by signal 9)" in result.error
+    assert f"died {crew.ATTEMPTS} times (killed by signal 9)" in result.error
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_one_that_kills_its_workers_does_not_take_its_group_along(small):
 
     results = ended(collect([specs], Surroundings(), on_event=kill))
     assert [results[spec.name].status for spec in specs] == ["finished", "failed", "finished"]
-    assert last == dict.fromkeys(last, pool_module.ATTEMPTS)
+    assert last == dict.fromkeys(last, crew.ATTEMPTS)
 
 
 def test_a_raising_run_is_recorded_and_the_others_go_on(small):

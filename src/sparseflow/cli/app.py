@@ -14,7 +14,7 @@ from sparseflow import __version__
 from sparseflow.cli.analyse import analyse_app
 from sparseflow.cli.options import Classes, Device, Root, Server, Sets, Shape, console
 from sparseflow.cli.timings import bench_app
-from sparseflow.core import BadValue, SparseflowError, cores
+from sparseflow.core import BadValue, SparseflowError
 from sparseflow.data import crops, datasets
 from sparseflow.init import initialisations
 from sparseflow.masks import budgets, criteria
@@ -36,7 +36,18 @@ app.add_typer(analyse_app, name="analyse")
 app.add_typer(bench_app, name="bench")
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default runs/NAME.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Workers at most; default: one per core, of the cluster with --ray."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT."),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus-per-run", metavar="PART", help="Of a GPU, with --ray and --device cuda; default: 1."),
+]
 Every = Annotated[
     float, typer.Option("--checkpoint-every", min=0.0, metavar="SECONDS", help="Work that a kill may cost at most.")
 ]
@@ -109,15 +120,18 @@ def compare(
     keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
     store: Server = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
+    ray: Ray = None,
+    gpus_per_run: Gpus = None,
 ) -> None:
     """Does sparse beat dense at the same size, or arm beat arm? Runs, tests, writes a report. Resumes what was cut."""
     from sparseflow.cli.compare import run_comparison
+    from sparseflow.cli.setup import Workers
 
     run_comparison(
         console,
         study,
         out,
-        jobs or cores(),
+        Workers(jobs, ray, gpus_per_run),
         seeds,
         sets or [],
         data_root,
@@ -151,6 +165,8 @@ def search(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the search.")] = None,
     out: Out = None,
     jobs: Jobs = None,
+    ray: Ray = None,
+    gpus_per_run: Gpus = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Of the runs that tell what was found.")] = None,
     sets: Sets = None,
     data_root: Root = None,
@@ -163,6 +179,7 @@ def search(
     """Which layer densities make the best network? Tries vectors, trains the winner anew, writes a report. Resumes."""
     from sparseflow.cli.compare import run_comparison
     from sparseflow.cli.searching import preset_of, settings
+    from sparseflow.cli.setup import Workers
 
     given = {
         "sampler.name": sampler,
@@ -179,7 +196,7 @@ def search(
         console,
         name,
         out or Path("runs") / Path(name).stem,
-        jobs or cores(),
+        Workers(jobs, ray, gpus_per_run),
         seeds,
         settings(name, given, sets or [], from_, data_root),
         data_root,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,10 +11,10 @@ from rich.console import Console
 from sparseflow.cli.asked import Asked, Compare
 from sparseflow.cli.kinds import ask
 from sparseflow.cli.progress import Reading, Show, counting, duration
-from sparseflow.cli.setup import surroundings_for
-from sparseflow.core import SparseflowError
+from sparseflow.cli.setup import Workers, executor_for, surroundings_for
+from sparseflow.core import SparseflowError, cores
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Interrupted, Pool, Store, Surroundings, drive, server_url, store_of
+from sparseflow.study import DataCache, Estimator, Interrupted, Store, Surroundings, drive, server_url, store_of
 from sparseflow.study.lock import locked
 
 
@@ -21,7 +22,7 @@ def run_comparison(
     console: Console,
     name: str,
     out: Path | None,
-    jobs: int,
+    workers: Workers,
     seeds: int | None,
     sets: list[str],
     data_root: str | None,
@@ -35,34 +36,38 @@ def run_comparison(
     """Carry out a comparison and write its report, or say what it would take."""
     out = out or Path("runs") / Path(name).stem
     server = None if server is None else server_url(server)
-    surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep)
+    workers.gpus(device)  # what does not go together is said before data are read
+    elsewhere = workers.ray is not None and not dry_run
+    surroundings = surroundings_for(out, data_root, device, checkpoint_every, keep=keep, elsewhere=elsewhere)
     with Reading(console) as watch:
-        cache = DataCache(surroundings, watch)
+        cache = DataCache(replace(surroundings, device="cpu") if elsewhere else surroundings, watch)
         asked = ask(name, sets, seeds, cache)
     if dry_run:
-        _dry_run(console, asked, surroundings, cache, jobs)
+        _dry_run(console, asked, surroundings, cache, workers.jobs or cores())
         return
     for note in asked.notes:
         console.print(f"note: {note}")
-    console.print(f"{asked.title}: {asked.size}, {jobs} worker{'s' if jobs > 1 else ''}")
     pages: list[Path] = []
 
     def finish(store: Store) -> None:
         pages.append(write_report(store, out))
 
     try:
-        with Show(console, asked.place, asked.split) as show:
-            tally = drive(
-                asked.programme,
-                out,
-                surroundings,
-                Pool(jobs),
-                show,
-                study=asked.study,
-                facts=asked.facts,
-                server=server,
-                finish=finish,
-            )
+        with executor_for(workers, device, lambda text: console.print(f"ray: {text}")) as executor:
+            jobs, where = executor.jobs, "" if workers.ray is None else f" on the Ray cluster {workers.ray}"
+            console.print(f"{asked.title}: {asked.size}, {jobs} worker{'s' if jobs > 1 else ''}{where}")
+            with Show(console, asked.place, asked.split) as show:
+                tally = drive(
+                    asked.programme,
+                    out,
+                    surroundings,
+                    executor,
+                    show,
+                    study=asked.study,
+                    facts=asked.facts,
+                    server=server,
+                    finish=finish,
+                )
         if asked.compare is not None:
             _compare_networks(asked.compare, out, finish)
     finally:

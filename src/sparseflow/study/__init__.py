@@ -37,6 +37,7 @@ from sparseflow.study.build import (
     total_weights,
 )
 from sparseflow.study.claims import Claim, judge
+from sparseflow.study.cluster import Cluster
 from sparseflow.study.compare import Cell, CompareSpec, Pair, cells, runs_of, widths_of
 from sparseflow.study.curved import Cost, Curvature, Curved, curved
 from sparseflow.study.draws import DrawFile
@@ -83,6 +84,7 @@ __all__ = [
     "Choice",
     "Claim",
     "ClaimsSpec",
+    "Cluster",
     "CompareSpec",
     "Cost",
     "Curvature",

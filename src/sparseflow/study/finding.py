@@ -39,12 +39,14 @@ class Source:
         batches: gives the scoring batches.
         final: run name -> file of its kept network.
         rewind: run name, step -> file of the weights to go back to.
+        file: where a file is that the specification names.
     """
 
     batches: Callable[[], list[Batch]]
     loss: Loss
     final: Callable[[str], Path | None] = lambda name: None
     rewind: Callable[[str, int], Path | None] = lambda name, step: None
+    file: Callable[[str], Path] = Path
 
 
 def weights_in_question(spec: RunSpec, model: nn.Module) -> tuple[Shapes, set[str]]:
@@ -99,7 +101,7 @@ def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Ten
         shapes, _ = weights_in_question(spec, model)
         return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
     if mask.file is not None:
-        found = _read(mask.file, mask.digest, model)
+        found = _read(source.file(mask.file), mask.digest, model)
     elif mask.inherited is not None:
         found = _inherited(spec, model, source)
     else:
@@ -111,7 +113,7 @@ def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Ten
     return shuffled(found, spec.seed) if mask.shuffle else found
 
 
-def _read(path: str, digest: str | None, model: nn.Module) -> dict[str, Tensor]:
+def _read(path: Path, digest: str | None, model: nn.Module) -> dict[str, Tensor]:
     found, _ = load(path, model)
     if digest is not None and masks_digest(found) != digest:
         raise BadSpec([f"mask.file: {path} has other masks (digest {masks_digest(found)}) than the run was named for"])

@@ -311,7 +311,7 @@ def source_for(spec: RunSpec, data: Prepared, surroundings: Surroundings) -> Sou
         drawn = stratified(data.train.y, min(spec.mask.examples, len(data.train)), stream(spec.seed, "score"))
         return [data.batch(data.train, part) for part in drawn.split(spec.train.batch_size)]
 
-    return Source(batches, plan_for(spec).loss, surroundings.final_path, surroundings.rewind_path)
+    return Source(batches, plan_for(spec).loss, surroundings.final_path, surroundings.rewind_path, surroundings.file)
 
 
 def _check_rewind(spec: RunSpec, surroundings: Surroundings, begun: int, steps: int) -> None:

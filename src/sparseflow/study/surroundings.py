@@ -28,6 +28,12 @@ class Surroundings:
     """Keep the final network (a dense state_dict and its masks) beside the checkpoints."""
     legacy: Legacy = field(default_factory=dict)
     """What other runs of the study begin with (`lineage.legacy`) or it compares in the end, kept in any case."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files that specifications name, where they lie somewhere else here."""
+
+    def file(self, named: str) -> Path:
+        """Where a file is that a specification names."""
+        return self.files.get(named, Path(named))
 
     def final_path(self, name: str) -> Path | None:
         """Of a run's final network, where it is kept."""
