@@ -189,7 +189,9 @@ def test_searches_of_several_seeds_are_one_study(spec_of, tmp_path):
     write_report(store, tmp_path)
     store.close()
     page = (tmp_path / "report.html").read_text()
-    assert all(words in page for words in ("Over all searches", "By depth", "001 Table B.1", "seed 1, depth 2"))
+    assert all(
+        words in page for words in ("Over the seeds of the searches", "By depth", "001 Table B.1", "seed 1, depth 2")
+    )
     for name in ("runs.csv", "trials.csv", "figures/search-depth.csv", "figures/search-front.csv"):
         assert len((tmp_path / name).read_text().splitlines()) > 4, name
 

@@ -12,12 +12,15 @@ from sparseflow.core import BadValue
 from sparseflow.report.blocks import Table, Value
 from sparseflow.report.formats import p_text, spread_text
 from sparseflow.report.runs import OUTCOME, outcome
-from sparseflow.search import Found, Importances, importances
-from sparseflow.stats import wilcoxon
+from sparseflow.search import Found, Importances, budget, importances
+from sparseflow.stats import hodges_lehmann, summary, wilcoxon
 from sparseflow.study import ArmResult, ArmsSpec
 
 Known = Mapping[str, Mapping[str, Any]]
 Rows = tuple[list[str], list[list[object]]]
+
+LEVEL = 0.9
+"""Of intervals over the seeds of a search: five pairs have none at 95 %."""
 
 RESAMPLES = 20
 """Of the runs, for the importance of layers."""
@@ -72,24 +75,42 @@ def _active(result: ArmResult | None, known: Known) -> int:
 
 
 def searches_table(found: Sequence[Found], after: Sequence[Afterwards]) -> Table:
-    """Over the searches of a study: does what they find beat dense, and an ordinary vector?"""
+    """Over the seeds of each search: does what is found beat dense, an ordinary vector, and the first kind's winner?"""
+    kinds: dict[str, dict[int, tuple[Found, Afterwards]]] = {}
+    for one, then in zip(found, after, strict=True):
+        kinds.setdefault(one.quest.kind, {})[one.quest.spec.seed] = one, then
+    first = next(iter(kinds))
     rows: list[list[Value | str]] = []
-    for arm, other in (("winner", "dense"), ("winner", "median"), ("median", "dense")):
-        differences = []
-        for then in after:
-            one, two = then.of(arm), then.of(other)
-            if one is not None and two is not None:
-                differences.append(one.accuracy - two.accuracy)
-        if not differences:
-            continue
-        points, above = [100 * d for d in differences], sum(d > 0 for d in differences)
-        p = wilcoxon(differences, alternative="two-sided").p_value
-        rows.append([f"{arm} – {other}", spread_text(points, 2), f"{above} of {len(points)}", p_text(p)])
+    for kind, of in kinds.items():
+        spent = summary([budget(one.trials) for one, _ in of.values()]).mean
+        pairs = [("dense", of), ("median", of), *([("winner", kinds[first])] if kind != first else [])]
+        for other, theirs in pairs:
+            differences = [
+                mine.accuracy - yours.accuracy
+                for seed, (_, then) in of.items()
+                if seed in theirs
+                and (mine := then.of("winner")) is not None
+                and (yours := theirs[seed][1].of(other)) is not None
+            ]
+            if not differences:
+                continue
+            what = f"winner – {other}" + (f" of {first}" if theirs is not of else "")
+            rows.append([kind or "–", f"{spent:,.0f}", what, *_differences(differences)])
     caption = (
-        "Differences of mean test accuracies (points), mean ± standard deviation over searches. p: exact two-sided "
-        "Wilcoxon signed-rank test over searches, each of which is one pair; with five it cannot fall below 0.0625."
+        f"Differences of mean test accuracies in points, a pair for each seed of the search: mean ± standard deviation "
+        f"(n), Hodges-Lehmann interval at {LEVEL:.0%}, exact two-sided Wilcoxon signed-rank test (five pairs: at least "
+        "0.0625). Epochs: trained by the search, mean over its seeds."
     )
-    return Table("Over all searches", caption, ["", "difference", "above", "p"], rows)
+    header = ["search", "epochs", "", "difference", f"{LEVEL:.0%} interval", "above", "p"]
+    return Table("Over the seeds of the searches", caption, header, rows, labels=1)
+
+
+def _differences(values: Sequence[float]) -> list[str]:
+    points = [100 * v for v in values]
+    estimate = hodges_lehmann(points, confidence=LEVEL)
+    interval = f"[{estimate.low:+.2f}, {estimate.high:+.2f}]" if isfinite(estimate.low) else "–"
+    above = f"{sum(v > 0 for v in values)} of {len(values)}"
+    return [spread_text(points, 2), interval, above, p_text(wilcoxon(points, alternative="two-sided").p_value)]
 
 
 def front_table(found: Found) -> Table:

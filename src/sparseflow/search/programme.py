@@ -42,6 +42,11 @@ class Quest:
     space: Space
     classes: int
 
+    @property
+    def kind(self) -> str:
+        """What it has in common with the same search from another seed."""
+        return ", ".join(part for part in self.label.split(", ") if part and part != f"seed {self.spec.seed}")
+
     def dump(self) -> dict[str, Any]:
         """What `stored` needs beside the specification."""
         return {**asdict(self.space), "classes": self.classes}
