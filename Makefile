@@ -24,6 +24,8 @@ evidence: $(INSTALLED)
 	$(RUN)sparseflow compare methods-lenet --out runs/methods-lenet
 	$(RUN)sparseflow compare methods-mlp --out runs/methods-mlp
 	$(RUN)sparseflow compare tost-small --out runs/tost-small
+	$(RUN)sparseflow compare tickets-lenet --out runs/tickets-lenet
+	$(RUN)sparseflow search digits-seeds --out runs/search-digits-seeds
 	$(RUN)sparseflow train mnist --set model.name=lenet-5 --set model.padding=2 --set mask.density=0.05 --set mask.budget=erk \
 		--set init.method=fans --set optimizer.lr=0.05 --set train.epochs=2 --out runs/train-lenet-5
 	$(RUN)sparseflow analyse hessian runs/train-lenet-5 --exact --probes 3 --steps 51 --examples 1000 --out runs/hessian-lenet-5

@@ -74,7 +74,7 @@ def check_options(sampler: str, options: Mapping[str, Any]) -> None:
 def random(
     space: Space, number: int, seed: int, told: Told = (), pending: Sequence[Sequence[float]] = ()
 ) -> Suggestion:
-    """Uniform over all vectors that obey the bounds (`uniform.draw`)."""
+    """Uniform over all vectors that obey the bounds."""
     return Suggestion(by_chance(space, number, seed, told, pending), "random")
 
 
