@@ -87,14 +87,13 @@ def test_a_prefix_of_two_runs_and_a_run_that_did_not_finish(small_npz, tmp_path)
     folder = tmp_path / "o"
     spec = make_single(folder, small_npz)
     store = Store(folder)
-    store.start_run(spec)
     other = next(s for s in (single(small_npz, seed=k) for k in range(6, 200)) if s.name[0] == spec.name[0])
     store.start_run(other)
     store.close()
     with pytest.raises(BadValue, match="2 runs begin with"):
         find_group(f"{folder}:{spec.name[0]}")
     with pytest.raises(SparseflowError, match="has the status 'running'"):
-        find_group(str(folder))
+        find_group(f"{folder}:{other.name}")
 
 
 def test_the_final_network_is_the_one_that_was_tested(finished, small_npz):
