@@ -24,6 +24,7 @@ from sparseflow.study import (
     validate,
     with_predecessors,
 )
+from sparseflow.study.build import check_own
 from sparseflow.study.lineage import Legacy
 
 
@@ -72,6 +73,7 @@ def quests(spec: SearchSpec, facts: Callable[[RunSpec], DataFacts]) -> list[Ques
     found = []
     for label, one in searches(spec):
         data = facts(one.plain())
+        check_own(one.plain(), data.input_shape, data.classes)
         found.append(Quest(label, one, one.space(data), data.classes))
         found[-1].run(found[-1].space.lowest)  # a mistake that only a trial has must show before the first
     return found
