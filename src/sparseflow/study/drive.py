@@ -165,7 +165,7 @@ def drive(
         try:
             wanted = programme.known(store)
             _check_same(store, study[1], wanted, facts)
-            _check_models(_unfinished(store, wanted, surroundings, ENDED), facts)
+            _check_models(store, wanted, surroundings, facts)
             store.put_study(*study)
             if surroundings.checkpoints is not None:
                 checkpoint.sweep(surroundings.checkpoints)
@@ -227,12 +227,12 @@ def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
     return any(not path.is_file() for path in surroundings.kept_paths(spec))
 
 
-def _check_models(runs: Iterable[RunSpec], facts: FactsOf) -> None:
+def _check_models(store: Store, wanted: Sequence[RunSpec], surroundings: Surroundings, facts: FactsOf) -> None:
     """What is wrong with a model of the user's own must show before the first run."""
-    different = {(run.model.model_dump_json(), run.mask.model_dump_json(), run.data.name): run for run in runs}
+    left = _unfinished(store, [run for run in wanted if is_imported(run.model.name)], surroundings, ENDED)
+    different = {(run.model.model_dump_json(), run.mask.model_dump_json(), run.data.name): run for run in left}
     for run in different.values():
-        if is_imported(run.model.name):
-            check_own(run, facts(run).input_shape, facts(run).classes)
+        check_own(run, facts(run).input_shape, facts(run).classes)
 
 
 def _check_same(store: Store, kind: str, wanted: Sequence[RunSpec], facts: FactsOf) -> None:
