@@ -179,7 +179,7 @@ def test_masks_of_other_tools_are_shown(sparseflow, tmp_path):
         (("mlp", "-c", "snip", "-d", "0.1", "--data", "digits", "--examples", "9999"), "must be in [1, 1,437]"),
         (("mlp", "-c", "magnitude", "-d", "0.1", "--set", "mask.density=1", *SHAPE), "this command makes the mask"),
         (("mlp", "-c", "magnitude", "-d", "0.1", "--set", "model.dept=1", *SHAPE), "model.dept: no such field"),
-        (("a:b", "-c", "magnitude", "-d", "0.1", "--set", "model.depth=1"), "is for models of the catalog"),
+        (("a:b", "-c", "magnitude", "-d", "0.1", "--set", "model.depth=1"), "cannot import 'a'"),
         (("mlp", "-c", "magnitude", "-d", "0.1", "--option", "a", *SHAPE), "--option 'a': write it as name=value"),
         (("mlp", "-c", "magnitude", "-d", "0.1", "--option", "a=1", *SHAPE), "has no option 'a'"),
         (("mlp", "-c", "magnitude", "-d", "0.1", "--exclude", "fc*", *SHAPE), "exclude: 'fc*' matches no weight"),

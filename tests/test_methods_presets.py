@@ -49,7 +49,7 @@ def test_the_arms_are_those_of_the_paper(name):
     families = ("Glorot", "He") if name == "methods-lenet" else ("sparse",)
     methods = {f"{family} {method} {init}": (method, init) for family in families for method, init in TABLE}
     assert list(arms) == ["baseline", "small dense", "pruned", "lottery", *methods]
-    model = sketch(arms["baseline"].model.name, shape, classes, **arms["baseline"].model.options())
+    model = sketch(arms["baseline"].model.name, shape, classes, **arms["baseline"].model.arguments())
     whole = sum(p.numel() for p in model.parameters())
     weights = sum(s.numel() for s in weight_shapes(model).values())
     active = {
@@ -58,7 +58,7 @@ def test_the_arms_are_those_of_the_paper(name):
     assert max(active) - min(active) <= len(weight_shapes(model))  # a rounding in each layer at most
     assert min(active) == pytest.approx(density * weights, rel=2e-3)
     small = arms["small dense"].model
-    other = sum(p.numel() for p in sketch(small.name, shape, classes, **small.options()).parameters())
+    other = sum(p.numel() for p in sketch(small.name, shape, classes, **small.arguments()).parameters())
     assert other == pytest.approx(max(active) + whole - weights, rel=0.04)
     for arm, (method, init) in methods.items():
         spec = arms[arm]

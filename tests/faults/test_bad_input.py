@@ -114,7 +114,9 @@ def test_mistakes_in_arms_all_at_once(say, tmp_path):
         say("compare", "arms-digits", "--set", "base.data.val_fraction=0"),
         "arms.adam.grid: a choice needs a validation split: set data.val_fraction",
     )
-    refused(say("compare", "arms-digits", "--set", "kind=arm"), "unknown kind of study 'arm' (known: arms, pairs, search)")
+    refused(
+        say("compare", "arms-digits", "--set", "kind=arm"), "unknown kind of study 'arm' (known: arms, pairs, search)"
+    )
 
 
 def test_a_twin_wider_than_the_model(say, tmp_path):

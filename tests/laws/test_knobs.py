@@ -29,6 +29,7 @@ KNOBS = {
     "data.crop": ("resized", {"data": {"augment": True}}),
     "data.scaling": ("unit", {}),
     "data.image_size": None,  # for folders of images alone; test_data_folder holds it
+    "model.options": None,  # of a model of one's own: test_own_model holds it
     "model.name": ("lenet-300-100", {"model": {"depth": None}}),
     "model.depth": (4, {}),
     "model.width": (30, {}),

@@ -116,9 +116,9 @@ def test_a_bias_beside_a_weight_starts_at_0_in_anyones_network():
 @every_model
 def test_every_option_is_a_field_of_a_run_and_holds_the_models_default(name):
     options = options_of(name)
-    assert options.keys() <= ModelSpec.model_fields.keys() - {"name"}
+    assert options.keys() <= ModelSpec.model_fields.keys() - {"name", "options"}
     spec = ModelSpec(name=name)
-    assert spec.options() == options
+    assert spec.arguments() == options
     untaken = ModelSpec.model_fields.keys() - options.keys() - {"name"}
     assert all(getattr(spec, field) is None for field in untaken)
     assert {"width", "activation"} <= options.keys(), "a twin has another width; comparisons vary the activation"

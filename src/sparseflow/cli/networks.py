@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +12,10 @@ from torch import nn
 
 from sparseflow.cli.bench import numbers
 from sparseflow.cli.setup import surroundings_for
-from sparseflow.core import BadSpec, BadValue, Batch, global_stream, stream
+from sparseflow.core import BadSpec, BadValue, Batch, stream
 from sparseflow.data import Prepared, stratified
 from sparseflow.masks import read_state
-from sparseflow.models import models
+from sparseflow.models import check_answer, is_imported, make_imported, models
 from sparseflow.study import DataCache, RunSpec, assign, build, validate
 
 PER_CLASS = 10
@@ -30,7 +27,7 @@ class Request:
     """What a person asked for; the seed and the fields of `sets` are those of a run's specification.
 
     Attributes:
-        name: of the catalog, or package.module:factory.
+        name: of the catalog, or package.module:factory, or file.py:factory.
         input_shape: "3,32,32"; with `classes` in the place of `data`.
     """
 
@@ -65,11 +62,12 @@ class Network:
 def network(request: Request) -> Network:
     """The network that a request means: initial weights by the seed, as `train` draws those of a dense network.
 
+    One's own has the weights that its factory gives it, which may be trained ones.
+
     Raises:
         BadSpec, BadValue, UnknownName, BadData: for whatever of it does not fit together.
     """
-    own = ":" in request.name
-    spec = _spec(request, own=own)
+    spec = _spec(request)
     prepared = None
     shape = tuple(numbers("--input-shape", request.input_shape, int)) or None
     classes = request.classes
@@ -81,8 +79,11 @@ def network(request: Request) -> Network:
         )
         shape, classes = prepared.input_shape, prepared.classes
     recipe: dict[str, Any]
-    if own:
-        model, recipe = _imported(request.name, spec.seed).to(request.device), {"import": request.name}
+    if is_imported(request.name):
+        model, recipe = _own(spec, shape, classes), {"import": request.name}
+        if told := spec.model.arguments():
+            recipe["options"] = told
+        model = model.to(request.device)
     else:
         if shape is None or classes is None:
             raise BadValue(f"{request.name} needs to know its inputs: give --data NAME, or --input-shape and --classes")
@@ -106,6 +107,8 @@ def rebuilt(recipe: Mapping[str, Any]) -> Network:
         named = f": give --model {recipe['import']}" if "import" in recipe else "; give --model"
         raise BadValue(f"the file has no recipe of a model of the catalog{named}")
     spec, shape = validate(RunSpec, recipe["spec"]), tuple(recipe["input_shape"])
+    if is_imported(spec.model.name):
+        raise BadValue(f"the file names code, {spec.model.name}, which is not run unasked: give --model")
     return Network(spec.model.name, build(spec, shape, recipe["classes"]).model, spec, shape)
 
 
@@ -127,37 +130,22 @@ def scoring_batches(found: Network, examples: int | None, batch_size: int) -> li
     return [data.batch(data.train, part) for part in shuffled.tensor_split(-(-count // batch_size))]
 
 
-def _spec(request: Request, *, own: bool) -> RunSpec:
+def _spec(request: Request) -> RunSpec:
     content: dict[str, Any] = {"seed": request.seed}
     if request.data:
         content["data"] = {"name": request.data}
-    if not own:
-        content["model"] = {"name": models.entry(request.name).name}
+    content["model"] = {"name": request.name if is_imported(request.name) else models.entry(request.name).name}
     given = assign(content, request.sets)
-    if own and "model" in given:
-        raise BadSpec(["--set model...: is for models of the catalog; the factory makes yours"])
     if "mask" in given:
         raise BadSpec(["--set mask...: this command makes the mask; use --criterion, --density and --budget"])
     return validate(RunSpec, given)
 
 
-def _imported(path: str, seed: int) -> nn.Module:
-    module, _, factory = path.partition(":")
-    sys.path.insert(0, os.getcwd())  # as python -m does, where people keep their models
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise BadValue(f"{path}: cannot import {module!r}: {error}") from None
-    finally:
-        sys.path.remove(os.getcwd())
-    make = getattr(found, factory, None)
-    if not callable(make):
-        named = ", ".join(sorted(n for n, v in vars(found).items() if callable(v) and n[0] != "_")) or "none"
-        raise BadValue(f"{path}: {module!r} has no function or class {factory!r} (it has: {named})")
-    with global_stream(seed, "init"):
-        model = make() if not isinstance(make, nn.Module) else make
-    if not isinstance(model, nn.Module):
-        raise BadValue(f"{path}() must return a torch.nn.Module, got {type(model).__name__}")
+def _own(spec: RunSpec, shape: tuple[int, ...] | None, classes: int | None) -> nn.Module:
+    name = spec.model.name
+    model = make_imported(name, spec.model.arguments(), seed=spec.seed, input_shape=shape, classes=classes)
+    if shape is not None and classes is not None:
+        check_answer(name, model, shape, classes)
     return model
 
 

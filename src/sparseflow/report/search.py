@@ -31,7 +31,7 @@ class Afterwards:
 
 @reports.add("search", cite="001 ch. 4, app. B")
 def search_report(study: Study) -> Report:
-    """Searches over layer densities: what was found, how it does on seeds of its own, and how the search went."""
+    """Searches over layer densities: what was found, how it does on other seeds, how the search went."""
     spec = validate(SearchSpec, study.content["spec"])
     facts = FactsBook.load(study.content["facts"])
     known, statuses = study.store.results(), study.store.statuses()

@@ -25,6 +25,7 @@ from sparseflow.study import (
     validate,
     with_predecessors,
 )
+from sparseflow.study.build import check_own
 from sparseflow.study.lineage import Legacy
 
 
@@ -78,6 +79,7 @@ def quests(spec: SearchSpec, facts: Callable[[RunSpec], DataFacts]) -> list[Ques
     found = []
     for label, one in searches(spec):
         data = facts(one.plain())
+        check_own(one.plain(), data.input_shape, data.classes)
         space = one.space(data)
         if one.transfer is not None and len(one.transfer.vector) != space.dimensions:
             raise BadSpec([f"transfer.vector: has {len(one.transfer.vector)} densities, this space {space.dimensions}"])

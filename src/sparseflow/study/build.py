@@ -22,7 +22,7 @@ from sparseflow.core import (
 )
 from sparseflow.init import draw_, draw_active_, from_twin_
 from sparseflow.masks import matching_rules, random_masks
-from sparseflow.models import materialise, models, sketch
+from sparseflow.models import check_answer, is_imported, make_imported, materialise, models, sketch
 from sparseflow.sparse import choose, compact
 from sparseflow.study.finding import Source, budget_of, find_masks, weights_in_question
 from sparseflow.study.lineage import draws_weights, predecessor
@@ -60,12 +60,12 @@ beats its compact form up to about the first, and for a dense one little is left
 
 def layer_shapes(spec: RunSpec, input_shape: tuple[int, ...], classes: int, width: int | None = None) -> Shapes:
     """Weight name -> dense shape of the specified model, at another width if one is given."""
-    return weight_shapes(_sketch(spec, input_shape, classes, width))
+    return weight_shapes(outline(spec, input_shape, classes, width))
 
 
 def module_names(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> list[str]:
     """Of the specified model, in its order."""
-    return [name for name, _ in _sketch(spec, input_shape, classes).named_modules()]
+    return [name for name, _ in outline(spec, input_shape, classes).named_modules()]
 
 
 def total_weights(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> int:
@@ -75,7 +75,7 @@ def total_weights(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> 
 
 def masked_sizes(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:
     """Weight name -> size, of the weights that get a mask, in the model's order: what `mask.densities` are of."""
-    shapes, dense = weights_in_question(spec, _sketch(spec, input_shape, classes))
+    shapes, dense = weights_in_question(spec, outline(spec, input_shape, classes))
     return {name: shape.numel() for name, shape in shapes.items() if name not in dense}
 
 
@@ -85,7 +85,7 @@ def active_per_layer(spec: RunSpec, input_shape: tuple[int, ...], classes: int) 
     Raises:
         BadSpec: if the twin is wider than the model.
     """
-    model = _sketch(spec, input_shape, classes)
+    model = outline(spec, input_shape, classes)
     counts = _budget(spec, model, input_shape, classes)
     return {name: counts.get(name, shape.numel()) for name, shape in weight_shapes(model).items()}
 
@@ -104,7 +104,7 @@ def active_at_the_end(spec: RunSpec, input_shape: tuple[int, ...], classes: int)
         return None
     if mask.density is None and mask.densities is None:
         return sum(active_per_layer(spec, input_shape, classes).values())
-    model = _sketch(spec, input_shape, classes)
+    model = outline(spec, input_shape, classes)
     shapes, dense = weights_in_question(spec, model)
     budget = budget_of(spec, shapes, dense)
     outside = sum(shape.numel() for name, shape in weight_shapes(model).items() if name not in shapes)
@@ -116,6 +116,7 @@ def stacks(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> bool:
     mask = spec.mask
     if (
         spec.train.stack == "never"
+        or is_imported(spec.model.name)
         or mask.execution == "compact"
         or mask.lottery is not None
         or mask.inherited is not None
@@ -135,7 +136,7 @@ def _stackable_size(model: ModelSpec, input_shape: tuple[int, ...], classes: int
     """Weights of a network that is trained stacked where it is small, masked ones counted; None of any other."""
     if not models.entry(model.name).facts.get("stacked", False):
         return None
-    sketched = _sketch(RunSpec(model=model), input_shape, classes)
+    sketched = outline(RunSpec(model=model), input_shape, classes)
     return None if obstacle(sketched) else sum(shape.numel() for shape in weight_shapes(sketched).values())
 
 
@@ -153,8 +154,11 @@ def build(
 
     Raises:
         BadSpec: if the mask cannot be had from this network.
+        BadValue: if the user's own network cannot be had, or does not answer as it must.
     """
-    model = _sketch(spec, input_shape, classes)
+    model = outline(spec, input_shape, classes)
+    if is_imported(spec.model.name):
+        check_answer(spec.model.name, model, input_shape, classes)
     shapes = weight_shapes(model)
     stacked = stacks(spec, input_shape, classes)
     execution = "masked" if stacked or spec.mask.gradual is not None else spec.mask.execution
@@ -256,11 +260,39 @@ def plan_for(spec: RunSpec) -> Plan:
     )
 
 
-def _sketch(spec: RunSpec, input_shape: tuple[int, ...], classes: int, width: int | None = None) -> nn.Module:
-    options = spec.model.options()
+def outline(spec: RunSpec, input_shape: tuple[int, ...], classes: int, width: int | None = None) -> nn.Module:
+    """The specified network before its weights are drawn, at another width if one is given.
+
+    Of the catalog it is a sketch. One's own has memory and all its values, as its factory makes it: what its code
+    does to a tensor that has none is not known.
+
+    Raises:
+        BadValue: if the model cannot be had, or not for such data.
+    """
+    name, told = spec.model.name, spec.model.arguments()
     if width is not None:
-        options["width"] = width
-    return sketch(spec.model.name, input_shape, classes, **options)
+        told["width"] = width
+    if not is_imported(name):
+        return sketch(name, input_shape, classes, **told)
+    return make_imported(name, told, seed=_start_seed(spec), input_shape=input_shape, classes=classes)
+
+
+def check_own(spec: RunSpec, input_shape: tuple[int, ...], classes: int) -> None:
+    """Raise unless the run's own model, if it has one, can be made, answers as it must and can have the run's mask.
+
+    Raises:
+        BadValue, BadSpec: naming the model and what would have worked.
+    """
+    if not is_imported(spec.model.name):
+        return
+    model = outline(spec, input_shape, classes)
+    check_answer(spec.model.name, model, input_shape, classes)
+    if not spec.mask.sparse and spec.mask.lottery is None:
+        return
+    if not weight_shapes(model):
+        raise BadSpec([f"mask: {spec.model.name} has no layer that can be masked, no parameter of two dimensions"])
+    if spec.mask.twin_width is not None:
+        _budget(spec, model, input_shape, classes)
 
 
 def _budget(spec: RunSpec, model: nn.Module, input_shape: tuple[int, ...], classes: int) -> dict[str, int]:

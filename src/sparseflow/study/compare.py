@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BeforeValidator, Field, field_validator
 
 from sparseflow.core import BadSpec, SparseflowError, UnknownName
-from sparseflow.models import activations, maximum_width
+from sparseflow.models import activations, is_imported, maximum_width
 from sparseflow.study.fields import Number, Positive, Section, Whole
 from sparseflow.study.read import leaves, validate
 from sparseflow.study.sections import OptimizerSpec
@@ -26,6 +26,10 @@ Width = Whole | Annotated[Number, Field(gt=0.0)]
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
+
+
+AS_CODED = "as coded"
+"""The activation of a model of one's own that is not told any."""
 
 
 class Grid(Section):
@@ -85,6 +89,11 @@ class CompareSpec(RunSpec):
         """Variants set the norm and pairs the mask, so only each run can be checked whole."""
         if self.mask.sparse:
             raise ValueError("a comparison sets twin_width itself; leave mask.twin_width and mask.density out")
+        if self.model.width is None and is_imported(self.model.name):
+            raise ValueError(
+                f"a comparison of pairs varies the width, and that of {self.model.name} is only known to its code: set "
+                "model.width"
+            )
 
     @property
     def study_name(self) -> str:
@@ -159,7 +168,7 @@ def cells(spec: CompareSpec, data: HasInputSize) -> list[Cell]:
     causes: dict[str, list[str]] = {}
     found: list[Cell] = []
     for (label, optimizer), name, activation in product(
-        _optimizer_rows(spec), spec.compare.variants, spec.compare.activations or (spec.model.activation,)
+        _optimizer_rows(spec), spec.compare.variants, spec.compare.activations or (spec.model.activation or AS_CODED,)
     ):
         try:
             found.append(_cell(spec, widths, label, optimizer, name, activation))
@@ -230,7 +239,8 @@ def _cell(
     content["optimizer"] = optimizer
     for section, fields in variant(name, spec.compare.strengths).items():
         content[section] = {**content.get(section, {}), **fields}
-    content["model"] = {**content.get("model", {}), "activation": activation}
+    chosen = {} if activation == AS_CODED else {"activation": activation}
+    content["model"] = {**content.get("model", {}), **chosen}
     if spec.model.model_copy(update=content["model"]).norm == "none":
         content["model"].pop("norm_affine", None)  # says how variants with a norm have it
     if not content.get("data", {}).get("augment"):

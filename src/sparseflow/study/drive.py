@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparseflow.core import BadStore, SparseflowError
+from sparseflow.models import is_imported
+from sparseflow.study.build import check_own
 from sparseflow.study.facts import FactsOf
 from sparseflow.study.groups import grouped
 from sparseflow.study.lineage import Legacy, legacy, with_predecessors
@@ -154,6 +156,7 @@ def drive(
         finish: called at the end with the open store, also after an interrupt (to write the report of what is there).
 
     Raises:
+        BadValue, BadSpec: for a model of the user's own that does not do.
         Busy, BadStore: if the folder cannot be had or used, holds another kind of study, or runs made on other data.
         Interrupted: after Ctrl-C, once the runs in flight have left their checkpoints.
     """
@@ -162,6 +165,7 @@ def drive(
         try:
             wanted = programme.known(store)
             _check_same(store, study[1], wanted, facts)
+            _check_models(store, wanted, surroundings, facts)
             store.put_study(*study)
             if surroundings.checkpoints is not None:
                 checkpoint.sweep(surroundings.checkpoints)
@@ -221,6 +225,14 @@ def _unfinished(
 def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
     """Whether weights that are to be kept are not there: such a run is made again, bit for bit."""
     return any(not path.is_file() for path in surroundings.kept_paths(spec))
+
+
+def _check_models(store: Store, wanted: Sequence[RunSpec], surroundings: Surroundings, facts: FactsOf) -> None:
+    """What is wrong with a model of the user's own must show before the first run."""
+    left = _unfinished(store, [run for run in wanted if is_imported(run.model.name)], surroundings, ENDED)
+    different = {(run.model.model_dump_json(), run.mask.model_dump_json(), run.data.name): run for run in left}
+    for run in different.values():
+        check_own(run, facts(run).input_shape, facts(run).classes)
 
 
 def _check_same(store: Store, kind: str, wanted: Sequence[RunSpec], facts: FactsOf) -> None:

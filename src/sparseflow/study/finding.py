@@ -108,8 +108,9 @@ def find_masks(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Ten
         found = _ticket(spec, model, source) if mask.lottery is not None else _pruned(spec, model, source)
     if (start := rewound_to(spec)) is not None:
         run, step = start
-        kept = _kept(source.rewind(run.name, step), f"the weights of step {step} of the run {run.name}")
-        model.load_state_dict(kept["state_dict"])
+        what = f"the weights of step {step} of the run {run.name}"
+        kept = _kept(source.rewind(run.name, step), what)
+        checkpoint.load_fitting(model, kept["state_dict"], f"the file of {what}")
     return shuffled(found, spec.seed) if mask.shuffle else found
 
 
@@ -157,7 +158,7 @@ def _inherited(spec: RunSpec, model: nn.Module, source: Source) -> dict[str, Ten
     if wrong := misfits(shapes_of(found), {name: shape for name, shape in known.items() if name in found}):
         raise BadSpec([f"mask.inherited.run: masks of another model: {'; '.join(wrong)}"])
     if spec.mask.inherited is not None and spec.mask.inherited.weights == "final":
-        model.load_state_dict(kept["state_dict"])
+        checkpoint.load_fitting(model, kept["state_dict"], f"the network of the run {before.name}")
     return {name: found[name] for name in known if name in found}
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import torch
 
+from sparseflow.models import code_digest, is_imported
 from sparseflow.sparse import kernels
 
 
@@ -19,3 +20,8 @@ def fingerprint(device: str, threads: int) -> str:
         f"kernels {kernels()}, "
         f"{where}, {threads} thread{'s' if threads != 1 else ''}"
     )
+
+
+def code_of(model: str) -> str:
+    """What a run's fingerprint says of the file in which a model of the user's own is written."""
+    return f", code of {model} {code_digest(model)}" if is_imported(model) else ""

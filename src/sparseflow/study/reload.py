@@ -21,9 +21,9 @@ from sparseflow.core import (
     weight_shapes,
 )
 from sparseflow.data import Prepared, stratified
-from sparseflow.models import materialise, sketch
+from sparseflow.models import materialise
 from sparseflow.sparse import expand
-from sparseflow.study.build import build
+from sparseflow.study.build import build, outline
 from sparseflow.study.finished import Finished
 from sparseflow.study.run import DataCache, source_for
 from sparseflow.study.surroundings import Surroundings
@@ -138,9 +138,9 @@ def _kept(run: Finished, data: Prepared, device: str) -> Loaded:
             raise SparseflowError(f"{run.label}: the masks of this run change, and those of that step were not kept")
         early = f"{run.label}: the weights of that step were not kept: a study keeps those that others go back to"
         state = _read(where.rewind_path(spec.name, int(run.at)), device, early)["state_dict"]
-    model = sketch(spec.model.name, data.input_shape, data.classes, **spec.model.options())
+    model = outline(spec, data.input_shape, data.classes)
     materialise(model, device, getattr(torch, spec.train.dtype))
-    model.load_state_dict(state)
+    checkpoint.load_fitting(model, state, f"{run.label}: the kept network")
     return Loaded(run, model, {name: mask.to(device) for name, mask in end["masks"].items()}, data)
 
 

@@ -14,9 +14,10 @@ import torch
 
 from sparseflow.core import BadSpec, Batch, Metric, Moment, SparseflowError, active_counts, stream
 from sparseflow.data import Dataset, Prepared, Watch, load, prepare, stratified
+from sparseflow.models import is_imported
 from sparseflow.study.build import Network, build, optimizer_for, plan_for
 from sparseflow.study.finding import Source, rule_for
-from sparseflow.study.fingerprint import fingerprint
+from sparseflow.study.fingerprint import code_of, fingerprint
 from sparseflow.study.lineage import predecessor, rewound_to
 from sparseflow.study.measured import probe_change_of, probes_of
 from sparseflow.study.sections import DataSpec
@@ -232,7 +233,7 @@ class _Run:
         rescale_start(spec, network, data, surroundings.start_path(spec.name))
         ghosts = ghosts_for(spec, network.model, data)
         example = data.example()
-        self._fingerprint = fingerprint(surroundings.device, surroundings.threads)
+        self._fingerprint = fingerprint(surroundings.device, surroundings.threads) + code_of(spec.model.name)
         self._outbox = _Outbox(emit)
         self.trainer = Trainer(
             network.model,
@@ -335,6 +336,10 @@ _DAMAGED = "a damaged checkpoint was set aside (.bad) and the run started afresh
 
 def _identity(spec: RunSpec, data: Prepared, network: Network) -> str:
     """What a checkpoint belongs to: the run, on these very data, in this execution."""
+    # The layers of a model of one's own may change between two attempts: then its checkpoint is not passed over in
+    # silence, but does not fit.
+    if is_imported(spec.model.name):
+        return f"{spec.name} {data.digest} {sorted(set(network.execution.values()))}"
     return f"{spec.name} {data.digest} {sorted(network.execution.items())}"
 
 

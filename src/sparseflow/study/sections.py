@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -17,7 +19,7 @@ from pydantic import (
 from sparseflow.core import BadValue, SparseflowError, UnknownName
 from sparseflow.data import check_name, crops, is_decoded
 from sparseflow.init import Scheme, initialisations
-from sparseflow.models import activations, models, sketch
+from sparseflow.models import OF_THE_DATA, activations, check_place, is_imported, models, sketch
 from sparseflow.study.fields import Fraction, NonNegative, Number, Positive, Section, Share, Whole, known_in
 from sparseflow.train import make_schedule, optimizers, resolve_implementation, schedules
 
@@ -67,9 +69,15 @@ class ModelSpec(Section):
 
     A field left out holds the model's own default (`models.entry(name).facts["options"]`), and None where the model has
     no such option; giving it there is an error.
+
+    Of the user's own model (`models.imported`) it holds None: its code is not looked at before a network is made, so a
+    specification stays valid, and readable, where the code is not. Its factory gets the fields that are given.
     """
 
     name: str = "mlp"
+    """Of the catalog, or package.module:factory, or file.py:factory for one's own."""
+    options: dict[str, Any] | None = None
+    """Arguments of one's own model that are none of the fields below."""
     depth: Positive | None = None
     """Hidden layers of mlp; layers as the paper of a ResNet counts them."""
     width: Positive | None = None
@@ -91,7 +99,24 @@ class ModelSpec(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return known_in(models, name)
+        if not is_imported(name):
+            return known_in(models, name, also="or your own as package.module:Net or ./file.py:Net")
+        try:
+            return check_place(name)
+        except BadValue as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("options")
+    @classmethod
+    def _as_stored(cls, options: dict[str, Any] | None) -> dict[str, Any] | None:
+        """As they come back from the store and reach a worker; none given are none."""
+        try:
+            stored: dict[str, Any] | None = json.loads(json.dumps(options, allow_nan=False)) or None
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"takes numbers, words, truth values, lists and mappings of these, got {options}"
+            ) from None
+        return stored
 
     @field_validator("activation")
     @classmethod
@@ -104,16 +129,24 @@ class ModelSpec(Section):
         if not isinstance(content, dict):
             return content
         name = content.get("name", cls.model_fields["name"].default)
-        if name not in models.names:
+        if not isinstance(name, str) or (name not in models.names and not is_imported(name)):
             return content  # what is wrong with it is the field's own to say
-        own = models.entry(name).facts["options"]
-        return own | {key: value for key, value in content.items() if value is not None}
+        return {**_own_defaults(name)} | {key: value for key, value in content.items() if value is not None}
 
     @model_validator(mode="after")
     def _coherent(self) -> ModelSpec:
-        known = self.options()
-        for name in ModelSpec.model_fields:
-            if name != "name" and name not in known and getattr(self, name) is not None:
+        if is_imported(self.name):
+            for name in self.options or {}:
+                if name in _FIELDS:
+                    raise ValueError(f"options.{name}: is a field of every model; write model.{name}")
+                if name in OF_THE_DATA:
+                    raise ValueError(f"options.{name}: follows from the data; leave it out")
+            return self
+        known = self.arguments()
+        if self.options is not None:
+            raise ValueError(f"options: are of a model of your own; {self.name!r} has fields ({', '.join(known)})")
+        for name in _FIELDS:
+            if name not in known and getattr(self, name) is not None:
                 raise ValueError(f"model {self.name!r} has no option {name!r} (it has: {', '.join(known) or 'none'})")
         try:
             _try_out(self.name, tuple(known.items()))
@@ -125,12 +158,25 @@ class ModelSpec(Section):
     def _changed(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """Without defaults means without the model's own, so that writing one out changes no run's name."""
         content: dict[str, Any] = handler(self)
-        own = models.entry(self.name).facts["options"] if info.exclude_defaults else {}
+        own = _own_defaults(self.name) if info.exclude_defaults else {}
         return {k: v for k, v in content.items() if k not in own or v != own[k]}
 
-    def options(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """What the model's constructor is told."""
-        return {name: getattr(self, name) for name in models.entry(self.name).facts["options"]}
+        if is_imported(self.name):
+            given = {name: getattr(self, name) for name in _FIELDS}
+            return {name: value for name, value in given.items() if value is not None} | (self.options or {})
+        return {name: getattr(self, name) for name in _own_defaults(self.name)}
+
+
+_FIELDS = tuple(name for name in ModelSpec.model_fields if name not in ("name", "options"))
+"""Those that a model's constructor may be told."""
+
+
+def _own_defaults(name: str) -> Mapping[str, Any]:
+    """Option -> default of a model of the catalog; those of one's own are its code's alone."""
+    defaults: Mapping[str, Any] = {} if is_imported(name) else models.entry(name).facts["options"]
+    return defaults
 
 
 @lru_cache(maxsize=256)

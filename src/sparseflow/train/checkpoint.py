@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import join, replacing
+from sparseflow.core import BadStore, join, replacing
 
 
 def raw_state(model: nn.Module) -> dict[str, Tensor]:
@@ -28,6 +29,39 @@ def load_raw_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy a `raw_state` into a model of the same make."""
     for name, tensor in raw_state(model).items():
         tensor.copy_(state[name])
+
+
+def misfit(own: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> str:
+    """In what the names and shapes of a kept state differ from a model's own, in words; empty where it fits."""
+    lacking, strange = sorted(own.keys() - kept.keys()), sorted(kept.keys() - own.keys())
+    said = [f"it lacks {', '.join(lacking)}"] if lacking else []
+    said += [f"the model has no {', '.join(strange)}"] if strange else []
+    said += [
+        f"{name} is {tuple(kept[name].shape)} there and {tuple(tensor.shape)} in the model"
+        for name, tensor in own.items()
+        if name in kept and kept[name].shape != tensor.shape
+    ]
+    return "; ".join(said)
+
+
+def load_fitting(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Copy a kept `state_dict` into a model.
+
+    Args:
+        what: whose state it is, for the error.
+
+    Raises:
+        BadStore: if it is not of such a model.
+    """
+    if wrong := misfit(model.state_dict(), state):
+        raise BadStore(f"{what} {NOT_OF_IT}: {wrong}")
+    model.load_state_dict(state)
+
+
+NOT_OF_IT = (
+    "is of another network than the model's code makes now (bring back the code that it was made with, or take another "
+    "name for the model or another output folder)"
+)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

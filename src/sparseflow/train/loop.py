@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseflow.core import (
+    BadStore,
     Batch,
     Companion,
     Masks,
@@ -355,7 +356,11 @@ class Trainer:
             self.save()
 
     def resume(self) -> str:
-        """Go on from the checkpoint of the same identity; "resumed", "absent", or "damaged": set aside as .bad."""
+        """Go on from the checkpoint of the same identity; "resumed", "absent", or "damaged": set aside as .bad.
+
+        Raises:
+            BadStore: if it is of a network that the model's code no longer makes.
+        """
         if self.save_to is None or not self.save_to.exists():
             return "absent"
         content = checkpoint.load(self.save_to, self.data.device)
@@ -368,6 +373,8 @@ class Trainer:
             self.sparse.load_state_dict(content["sparse"])
         for companion, state in zip(self.companions, content["companions"], strict=True):
             companion.load_state_dict(state)
+        if wrong := checkpoint.misfit(checkpoint.raw_state(self.model), content["model"]):
+            raise BadStore(f"the checkpoint {self.save_to.name} {checkpoint.NOT_OF_IT}: {wrong}")
         checkpoint.load_raw_state(self.model, content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.epoch, self.examples = content["step"], content["epoch"], content["examples"]
