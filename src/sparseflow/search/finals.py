@@ -24,16 +24,22 @@ def finals(spec: SearchSpec, trials: Sequence[Tried], space: Space) -> ArmsSpec 
     return _study(spec, trials, space)
 
 
-def stand_in(spec: SearchSpec, space: Space) -> ArmsSpec:
-    """The same study for a vector in the middle of the space, while nothing is known: as many runs, about as long."""
-    vector = middle(space)
-    mean = Tried(0, "", vector, "", "finished", 0.0, 0, space.active(vector))
-    return _study(spec, [mean], space) or validate(ArmsSpec, {"arms": {"dense": {}}})
+def stand_in(spec: SearchSpec, space: Space, number: int = 0) -> ArmsSpec:
+    """The same study for two vectors about the middle of the space, while nothing is known: as many runs, as long.
+
+    Args:
+        number: of the search; other numbers have other vectors, as other searches will have other winners.
+    """
+    trials = []
+    for k in range(2):
+        vector = middle(space, 2 * number + k)
+        trials.append(Tried(k, "", vector, "", "finished", float(-k), 0, space.active(vector)))
+    return _study(spec, trials, space) or validate(ArmsSpec, {"arms": {"dense": {}}})
 
 
-def middle(space: Space) -> Vector:
-    """The vector in the middle of a space."""
-    return space.project([(space.low + space.high) / 2] * space.dimensions)
+def middle(space: Space, number: int = 0) -> Vector:
+    """A vector about the middle of a space; each number has its own."""
+    return space.project([(space.low + space.high) / 2 - number * 1e-6] * space.dimensions)
 
 
 def _study(spec: SearchSpec, trials: Sequence[Tried], space: Space) -> ArmsSpec | None:

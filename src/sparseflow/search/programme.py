@@ -65,9 +65,9 @@ class Quest:
         """The study of arms that tells what it found; None before its last trial has ended."""
         return finals(self.spec, self.trials(store), self.space)
 
-    def stand_in(self) -> list[RunSpec]:
-        """As many runs as that study will have, each about as long."""
-        return final_runs(stand_in(self.spec, self.space))
+    def stand_in(self, number: int) -> list[RunSpec]:
+        """As many runs as that study will have, each about as long; of the search of this number."""
+        return final_runs(stand_in(self.spec, self.space, number))
 
 
 def quests(spec: SearchSpec, facts: Callable[[RunSpec], DataFacts]) -> list[Quest]:
@@ -102,7 +102,7 @@ class Search:
 
     def __init__(self, quests: Sequence[Quest]) -> None:
         self._quests = quests
-        self._stand_ins = [quest.stand_in() for quest in quests]
+        self._stand_ins = [quest.stand_in(number) for number, quest in enumerate(quests)]
 
     def count(self, store: Store) -> int:
         return sum(quest.spec.samples for quest in self._quests) + len(self._after(store, guess=True))
