@@ -39,7 +39,7 @@ def test_a_winner_is_carried_to_another_depth_and_tried_first(study_file, tmp_pa
     out = tmp_path / "first"
     carry_out(read(study_file, []), out)
     store = Store(out)
-    found = Found.of(stored(store.studies()[0][2])[0], store)
+    found = Found.of(stored(store.studies()[0][2])[0], store, store.results())
     store.close()
     sets = settings(study_file, {}, ["base.model.depth=4"], out, None)
     spec = read(study_file, sets)

@@ -354,7 +354,7 @@ def test_a_search_over_its_layers(own, tmp_path):
     tally = carry_out(programme, [], tmp_path / "out", InProcess(), study, book)
     assert not tally.failed
     store = Store(tmp_path / "out")
-    (found,) = [Found.of(quest, store) for quest in stored(content)]
+    (found,) = [Found.of(quest, store, store.results()) for quest in stored(content)]
     store.close()
     assert [t.status for t in found.trials] == ["finished"] * 2
     wrong = validate(

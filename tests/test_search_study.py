@@ -46,9 +46,9 @@ def outcome(out):
     store = Store(out)
     try:
         ((_, _, content),) = store.studies()
-        found = [Found.of(quest, store) for quest in stored(content)]
         results = store.results()
-        later = [one.quest.finals(store) for one in found]
+        found = [Found.of(quest, store, results) for quest in stored(content)]
+        later = [one.quest.finals(one.trials) for one in found]
     finally:
         store.close()
     ended = {name: (r["status"], r["epoch"], r["final"], r["digest"]) for name, r in results.items()}

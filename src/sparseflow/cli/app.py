@@ -40,6 +40,9 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Workers at most; default: one per core, of the cluster with --ray."),
 ]
+Asks = Annotated[str, typer.Argument(help="A preset (see `sparseflow list presets`) or a YAML file.")]
+Keep = Annotated[bool, typer.Option(help="Keep every final network.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")]
 Ray = Annotated[
     str | None,
     typer.Option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT."),
@@ -109,7 +112,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def compare(
-    study: Annotated[str, typer.Argument(help="A preset (see `sparseflow list presets`) or a YAML file.")],
+    study: Asks,
     out: Out = None,
     jobs: Jobs = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per arm, or per cell and width.")] = None,
@@ -117,9 +120,9 @@ def compare(
     data_root: Root = None,
     device: Device = "cpu",
     checkpoint_every: Every = 5.0,
-    keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
+    keep_weights: Keep = False,
     store: Server = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
+    dry_run: DryRun = False,
     ray: Ray = None,
     gpus_per_run: Gpus = None,
 ) -> None:
@@ -145,7 +148,7 @@ def compare(
 
 @app.command()
 def search(
-    study: Annotated[str, typer.Argument(help="A preset (see `sparseflow list presets`) or a YAML file.")] = "digits",
+    study: Asks = "digits",
     sampler: Annotated[str | None, typer.Option(help="See `sparseflow list samplers`.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Vectors to try.")] = None,
     uniform: Annotated[
@@ -172,9 +175,9 @@ def search(
     data_root: Root = None,
     device: Device = "cpu",
     checkpoint_every: Every = 5.0,
-    keep_weights: Annotated[bool, typer.Option(help="Keep every final network.")] = False,
+    keep_weights: Keep = False,
     store: Server = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Which layer densities make the best network? Tries vectors, trains the winner anew, writes a report. Resumes."""
     from sparseflow.cli.compare import run_comparison

@@ -71,7 +71,8 @@ def _winner(folder: Path) -> tuple[tuple[float, ...], str]:
         content = next((content for _, kind, content in store.studies() if kind == "search"), None)
         if content is None:
             raise BadStore(f"{folder} holds no search; --from takes the folder of one")
-        found = [Found.of(quest, store) for quest in stored(content)]
+        results = store.results()
+        found = [Found.of(quest, store, results) for quest in stored(content)]
         best = [(one.winner, one.quest.label) for one in found]
         won = max(((t.score, t.vector, label) for t, label in best if t is not None), default=None)
         if won is None:

@@ -35,10 +35,10 @@ def search_report(study: Study) -> Report:
     spec = validate(SearchSpec, study.content["spec"])
     facts = FactsBook.load(study.content["facts"])
     known, statuses = study.store.results(), study.store.statuses()
-    found = [Found.of(quest, study.store) for quest in stored(study.content)]
+    found = [Found.of(quest, study.store, known) for quest in stored(study.content)]
     after = []
     for one in found:
-        last = one.quest.finals(study.store)
+        last = one.quest.finals(one.trials)
         after.append(Afterwards(last, arm_results(last, arms_of(last), known, facts) if last is not None else ()))
     header, rows = tables.run_rows(found, after, known, statuses)
     write_csv(study.folder / "runs.csv", header, rows)

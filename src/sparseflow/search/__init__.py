@@ -7,7 +7,8 @@ from sparseflow.search.halving import Decision, Halving, Promoting, Rungs, Stopp
 from sparseflow.search.importance import Importance, Importances, importances
 from sparseflow.search.outcome import Tried, best_so_far, budget, median, tried, winner
 from sparseflow.search.pareto import front
-from sparseflow.search.programme import Quest, Search, quests, stored
+from sparseflow.search.programme import Search
+from sparseflow.search.quest import Quest, quests, stored
 from sparseflow.search.samplers import Suggestion, check_options, samplers, suggest
 from sparseflow.search.space import Space, Vector
 from sparseflow.search.spec import SearchSpec, TransferSpec, searches

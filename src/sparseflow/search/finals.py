@@ -21,7 +21,8 @@ def finals(spec: SearchSpec, trials: Sequence[Tried], space: Space) -> ArmsSpec 
     """
     if len(trials) < spec.samples or any(trial.status == "open" for trial in trials):
         return None
-    return _study(spec, trials, space)
+    best = winner(trials)
+    return None if best is None else _study(spec, best, trials, space)
 
 
 def stand_in(spec: SearchSpec, space: Space, number: int = 0) -> ArmsSpec:
@@ -34,7 +35,7 @@ def stand_in(spec: SearchSpec, space: Space, number: int = 0) -> ArmsSpec:
     for k in range(2):
         vector = middle(space, 2 * number + k)
         trials.append(Tried(k, "", vector, "", "finished", float(-k), 0, space.active(vector)))
-    return _study(spec, trials, space) or validate(ArmsSpec, {"arms": {"dense": {}}})
+    return _study(spec, trials[0], trials, space)
 
 
 def middle(space: Space, number: int = 0) -> Vector:
@@ -42,10 +43,8 @@ def middle(space: Space, number: int = 0) -> Vector:
     return space.project([(space.low + space.high) / 2 - number * 1e-6] * space.dimensions)
 
 
-def _study(spec: SearchSpec, trials: Sequence[Tried], space: Space) -> ArmsSpec | None:
-    best, common_one = winner(trials), median(trials)
-    if best is None:
-        return None
+def _study(spec: SearchSpec, best: Tried, trials: Sequence[Tried], space: Space) -> ArmsSpec:
+    common_one = median(trials)
     common = spec.base.get("mask") or {}
 
     def masked(trial: Tried) -> dict[str, Any]:

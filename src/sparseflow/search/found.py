@@ -8,8 +8,8 @@ from math import isfinite
 
 from sparseflow.search.outcome import Tried, median, winner
 from sparseflow.search.pareto import front
-from sparseflow.search.programme import Quest
-from sparseflow.study import Store, Verdict
+from sparseflow.search.quest import Quest
+from sparseflow.study import Results, Store, Verdict
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Found:
     verdicts: Sequence[Verdict]
 
     @classmethod
-    def of(cls, quest: Quest, store: Store) -> Found:
-        return cls(quest, quest.trials(store), store.verdicts(quest.spec.study_name))
+    def of(cls, quest: Quest, store: Store, results: Results) -> Found:
+        return cls(quest, quest.trials(store, results), store.verdicts(quest.spec.study_name))
 
     @property
     def winner(self) -> Tried | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sparseflow.search.halving import Decision, Halving, Promoting, halvings
-from sparseflow.search.outcome import Tried, tried
+from sparseflow.search.outcome import Tried
 from sparseflow.search.parego import mixed, share_of
+from sparseflow.search.quest import Quest
 from sparseflow.search.samplers import suggest
-from sparseflow.search.space import Space, Vector
+from sparseflow.search.space import Vector
 from sparseflow.search.spec import SearchSpec
 from sparseflow.study import Desk, RunResult, RunSpec, Task, Trial, Verdict
 
@@ -18,17 +19,15 @@ class Trials:
 
     Everything that decides is in the store before it is acted on, so that a search that is cut goes on as it
     would have: a vector before its run begins, a verdict before the run hears of it.
-
-    Args:
-        classes: of the data; a diverged run counts as guessing.
     """
 
-    def __init__(self, spec: SearchSpec, space: Space, classes: int, desk: Desk) -> None:
-        self._spec, self._space, self._classes, self._desk = spec, space, classes, desk
-        self._study, self._store = spec.study_name, desk.store
-        self._trials = self._store.trials(self._study)[: spec.samples]
-        self._runs = {trial.run: spec.trial(trial.point, len(space.sizes)) for trial in self._trials}
-        self._halving = _halving(spec, self._store.verdicts(self._study))
+    def __init__(self, quest: Quest, desk: Desk) -> None:
+        self._quest, self._desk = quest, desk
+        self._spec, self._space = quest.spec, quest.space
+        self._study, self._store = quest.spec.study_name, desk.store
+        self._trials = quest.entered(self._store)
+        self._runs = {trial.run: quest.run(trial.point) for trial in self._trials}
+        self._halving = _halving(quest.spec, self._store.verdicts(self._study))
         self._waiting = self._open_ones()
         self._out: set[str] = set()
         """Taken and not ended."""
@@ -66,23 +65,20 @@ class Trials:
         if self._waiting:
             return self._waiting.pop(0)
         if self._halving is not None and (promoted := self._halving.promote()) is not None:
-            self._enter(promoted)
+            self._enter(len(self._halving.record) - 1, promoted)
             return self._runs[promoted.run]
         while len(self._trials) < self._spec.samples:
             run = self._propose()
-            if run.name in self._out or self._is_known(run):
+            if run.name in self._out or not self._desk.lacking([run]):
                 continue  # another trial, or another search of this folder, is that very run
             return run
         return None
-
-    def _is_known(self, run: RunSpec) -> bool:
-        return not self._desk.lacking([run])
 
     def _propose(self) -> RunSpec:
         """A new trial, entered into the store."""
         number = len(self._trials)
         vector, origin = self._vector(number)
-        run = self._spec.trial(vector, len(self._space.sizes))
+        run = self._quest.run(vector)
         trial = Trial(number, run.name, vector, origin)
         self._store.put_trial(self._study, trial)
         self._trials.append(trial)
@@ -93,7 +89,7 @@ class Trials:
         transfer = self._spec.transfer
         if number == 0 and transfer is not None:
             return self._space.project(transfer.vector), "transferred"
-        so_far = tried(self._spec, self._trials, self._store.results(), self._space, self._classes)
+        so_far = self._quest.trials(self._store, self._store.results())
         pending = [trial.vector for trial in so_far if trial.status == "open"]
         ended = [trial for trial in so_far if trial.status != "open"]
         told = list(zip([trial.vector for trial in ended], self._scores(ended, number), strict=True))
@@ -118,13 +114,13 @@ class Trials:
         rung, before = self._halving.rungs.epochs.index(epoch), len(self._halving.record)
         verdict = self._halving.judge(rung, run.name, float(measured[f"{self._spec.score}_accuracy"]))
         for number, decision in enumerate(self._halving.record[before:], before):
-            self._enter(decision, number)
+            self._enter(number, decision)
         return verdict
 
-    def _enter(self, decision: Decision, number: int | None = None) -> None:
-        assert self._halving is not None
-        at = len(self._halving.record) - 1 if number is None else number
-        self._store.put_verdict(self._study, Verdict(at, decision.rung, decision.run, decision.score, decision.goes_on))
+    def _enter(self, number: int, decision: Decision) -> None:
+        """A decision of the record, into the store."""
+        verdict = Verdict(number, decision.rung, decision.run, decision.score, decision.goes_on)
+        self._store.put_verdict(self._study, verdict)
 
     def ended(self, run: RunSpec, result: RunResult) -> None:
         self._out.discard(run.name)

@@ -184,12 +184,12 @@ def drive(
                 watcher.event(event)
 
             def lacking(runs: Iterable[RunSpec]) -> list[RunSpec]:
-                return [run for run in _unfinished(store, runs, where()) if run.name not in attempted]
+                return [run for run in _unfinished(store, runs, where) if run.name not in attempted]
 
             def forget(run: RunSpec) -> None:
                 _remove_passing(run, surroundings)
 
-            watcher.begin(programme.count(store), len(wanted) - len(_unfinished(store, wanted, where(), ENDED)))
+            watcher.begin(programme.count(store), len(wanted) - len(_unfinished(store, wanted, where, ENDED)))
             desk = Desk(store, executor.jobs, facts, lacking, forget)
             interrupted = False
             try:
@@ -210,15 +210,22 @@ def drive(
 
 
 def _unfinished(
-    store: Store, runs: Iterable[RunSpec], surroundings: Surroundings, ends: Sequence[str] = DONE
+    store: Store, runs: Iterable[RunSpec], where: Callable[[], Surroundings], ends: Sequence[str] = DONE
 ) -> list[RunSpec]:
+    """Those that have not ended, or have left not all that they are to.
+
+    Args:
+        where: asked if a run is done; what runs leave for each other follows from all of the study, which takes time.
+    """
     runs = list(runs)
     store.adopt(run.name for run in runs)
     known = store.statuses()
+    done = {run.name for run in runs if known.get(run.name) in DONE}
+    here = where() if done else None
     return [
         run
         for run in runs
-        if known.get(run.name) not in ends or (known[run.name] in DONE and _lacks_weights(run, surroundings))
+        if known.get(run.name) not in ends or (here is not None and run.name in done and _lacks_weights(run, here))
     ]
 
 
@@ -229,7 +236,7 @@ def _lacks_weights(spec: RunSpec, surroundings: Surroundings) -> bool:
 
 def _check_models(store: Store, wanted: Sequence[RunSpec], surroundings: Surroundings, facts: FactsOf) -> None:
     """What is wrong with a model of the user's own must show before the first run."""
-    left = _unfinished(store, [run for run in wanted if is_imported(run.model.name)], surroundings, ENDED)
+    left = _unfinished(store, [run for run in wanted if is_imported(run.model.name)], lambda: surroundings, ENDED)
     different = {(run.model.model_dump_json(), run.mask.model_dump_json(), run.data.name): run for run in left}
     for run in different.values():
         check_own(run, facts(run).input_shape, facts(run).classes)
