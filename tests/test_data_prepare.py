@@ -41,6 +41,18 @@ def test_train_limit_is_stratified_and_the_same_for_every_seed(numbered: Dataset
     assert len(first.test) == len(numbered.test)
 
 
+def test_test_limit_is_stratified_and_leaves_training_alone(numbered: Dataset) -> None:
+    first, second = (prepare(numbered, test_limit=21, seed=seed) for seed in (0, 1))
+    whole = numbered.test.y.bincount()
+    assert len(first.test) == 21
+    assert all(
+        abs(n - 21 * int(of) / len(numbered.test)) < 1 for n, of in zip(first.test.y.bincount(), whole, strict=True)
+    )
+    assert rows(first.test) == rows(second.test)
+    assert set(rows(first.test)) < set(rows(numbered.test))
+    assert torch.equal(first.train.x, numbered.train.x)
+
+
 def test_validation_is_taken_out_of_the_limited_training_images_by_seed(numbered: Dataset) -> None:
     limited = set(rows(prepare(numbered, train_limit=100).train))
     first, again, other = (prepare(numbered, train_limit=100, val_fraction=0.2, seed=seed) for seed in (4, 4, 5))
@@ -137,6 +149,8 @@ def test_the_fixed_samples_of_the_digits_stay_what_they_are() -> None:
     [
         ({"train_limit": 2}, "train_limit 2 is less than the 3 classes"),
         ({"train_limit": 301}, "train_limit 301 is more than the 300 training examples"),
+        ({"test_limit": 2}, "test_limit 2 is less than the 3 classes"),
+        ({"test_limit": 1000}, "test_limit 1000 is more than the [0-9]+ test examples"),
         ({"val_fraction": 1.0}, r"val_fraction must be in \[0, 1\), got 1"),
         ({"val_fraction": -0.1}, r"val_fraction must be in \[0, 1\), got -0.1"),
         ({"val_fraction": float("nan")}, "got nan"),

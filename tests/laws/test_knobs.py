@@ -24,6 +24,7 @@ REWIRE = {"rule": "set", "every": 2, "stop": 1.0}
 KNOBS = {
     "data.name": ("digits", {"data": {"train_limit": 160}}),
     "data.train_limit": (100, {}),
+    "data.test_limit": (50, {}),
     "data.val_fraction": (0.25, {}),
     "data.augment": (True, {}),
     "data.crop": ("resized", {"data": {"augment": True}}),

@@ -16,6 +16,8 @@ from sparseflow.data.stratify import complement, stratified
 
 Scaling = Literal["standard", "unit"]
 
+_KINDS = {"train": "training", "test": "test"}
+
 KEPT_BYTES = 64 * 2**20
 """Splits whose normalised inputs take at most this are normalised once."""
 
@@ -121,6 +123,7 @@ def prepare(
     dataset: Dataset,
     *,
     train_limit: int | None = None,
+    test_limit: int | None = None,
     val_fraction: float = 0.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -133,6 +136,7 @@ def prepare(
         train_limit: keep this many training examples, stratified. Which ones does not depend on `seed`: all runs of a
             study see the same data, as they would with a data set of that size, and the noise over seeds is that of
             initialisation, masks and batch order only.
+        test_limit: keep this many test examples, likewise.
         val_fraction: in [0, 1); this part of the (limited) training examples becomes the validation split, stratified
             and drawn from `stream(seed, "validation")`.
         dtype: floating-point type of the normalised inputs.
@@ -140,21 +144,21 @@ def prepare(
             split; "unit" maps pixels from 0 ... their brightest to [0, 1].
 
     Raises:
-        BadValue: if `train_limit` is below the number of classes or above the number of training examples, or
+        BadValue: if a limit is below the number of classes or above the number of the split's examples, or
             `val_fraction` is out of range or leaves a split empty, or `dtype` is not a floating-point type, or unit
             scaling is asked of examples that are not images.
     """
     if not dtype.is_floating_point:
         raise BadValue(f"inputs are normalised to a floating-point type, got {dtype}")
-    train = dataset.train if train_limit is None else _limited(dataset, train_limit)
-    train, val = _without_validation(train, val_fraction, seed)
+    test = _limited(dataset, "test", test_limit)
+    train, val = _without_validation(_limited(dataset, "train", train_limit), val_fraction, seed)
     mean, std = train.mean_std() if scaling == "standard" else _of_pixels(dataset)
     working = torch.promote_types(dtype, torch.float32)
     return Prepared(
         name=dataset.name,
         train=train.to(device),
         val=None if val is None else val.to(device),
-        test=dataset.test.to(device),
+        test=test.to(device),
         mean=mean.to(device, working),
         std=std.to(device, working),
         classes=dataset.classes,
@@ -173,13 +177,17 @@ def _of_pixels(dataset: Dataset) -> tuple[Tensor, Tensor]:
     )
 
 
-def _limited(dataset: Dataset, limit: int) -> Split:
-    available = len(dataset.train)
+def _limited(dataset: Dataset, name: Literal["train", "test"], limit: int | None) -> Split:
+    split: Split = getattr(dataset, name)
+    if limit is None:
+        return split
     if limit < dataset.classes:
-        raise BadValue(f"train_limit {limit} is less than the {dataset.classes} classes of {dataset.name!r}")
-    if limit > available:
-        raise BadValue(f"train_limit {limit} is more than the {available} training examples of {dataset.name!r}")
-    return dataset.train.part(stratified(dataset.train.y, limit, stream(0, "train_limit")))
+        raise BadValue(f"{name}_limit {limit} is less than the {dataset.classes} classes of {dataset.name!r}")
+    if limit > len(split):
+        raise BadValue(
+            f"{name}_limit {limit} is more than the {len(split)} {_KINDS[name]} examples of {dataset.name!r}"
+        )
+    return split.part(stratified(split.y, limit, stream(0, f"{name}_limit")))
 
 
 def _without_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:

@@ -88,11 +88,12 @@ class DataCache:
     def prepared(self, spec: RunSpec) -> Prepared:
         d = spec.data
         seed = spec.seed if d.val_fraction else None
-        key = (d.name, d.image_size, d.train_limit, d.val_fraction, d.scaling, seed, spec.train.dtype)
+        key = (d.name, d.image_size, d.train_limit, d.test_limit, d.val_fraction, d.scaling, seed, spec.train.dtype)
         if self._prepared is None or self._prepared[0] != key:
             ready = prepare(
                 self.dataset(d),
                 train_limit=d.train_limit,
+                test_limit=d.test_limit,
                 val_fraction=d.val_fraction,
                 seed=spec.seed,
                 device=self.surroundings.device,

@@ -31,6 +31,8 @@ class DataSpec(Section):
     """A data set of the catalog, or a path: ending in .npz, or with a / for a folder of images."""
     train_limit: Positive | None = None
     """Train on this many examples, stratified and the same for every seed."""
+    test_limit: Positive | None = None
+    """Test on this many examples, likewise."""
     val_fraction: Fraction = 0.0
     """Part of the training examples held out to choose by (seeded, stratified)."""
     augment: bool = False
