@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from commands import said
 from finished_runs import make_single, make_tickets
 from servers import Server
-from sparseflow.cli import main
 from sparseflow.study import DataCache, RunSpec, Surroundings, validate
 
 
@@ -73,21 +73,9 @@ def finished(small_npz, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def analyse(monkeypatch, capsys):
+def analyse():
     """Runs `sparseflow analyse ...`: standard output, or the error of a command that ends with code 2."""
-
-    def call(*words, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["sparseflow", "analyse", *map(str, words)])
-        ended = 0
-        try:
-            main()
-        except SystemExit as end:
-            ended = end.code or 0
-        said = capsys.readouterr()
-        assert ended == code, said
-        return said.err if code == 2 else said.out
-
-    return call
+    return partial(said, "analyse")
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,7 @@ KNOBS = {
     "measure.batch_norm": ("eval", {"model": {"norm": "batch"}}),
     "measure.others": (True, {"model": {"activation": "prelu"}}),
     "measure.per_weight": (True, {}),
+    "measure.train_accuracy": (True, {}),
     "measure.activations": (True, {}),
     "measure.eigenvalues": (1, {"train": {"dtype": "float64"}}),
     "seed": (1, {}),

@@ -34,7 +34,9 @@ WIDTHS = {
 }
 DEPTHS = (1, 2, 4)
 
-PAIRS = [name for name in presets() if "kind" not in read_preset(name)]
+EVERY = [name for name in presets() if "kind" not in read_preset(name)]
+PAIRS = [name for name in EVERY if "name" not in read_preset(name).get("model", {})]
+CONV = [name for name in EVERY if name not in PAIRS]
 
 
 def blank(name: str) -> Dataset:
@@ -70,7 +72,7 @@ def by_hand(inputs: int, classes: int, depth: int, width: int) -> tuple[int, ...
 
 
 def test_every_preset_of_pairs_is_tested_here():
-    assert {read_preset(name)["data"]["name"] for name in PAIRS} <= SHAPES.keys()
+    assert {read_preset(name)["data"]["name"] for name in EVERY} <= SHAPES.keys()
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -97,6 +99,43 @@ def test_every_pair_has_equal_active_weights_in_every_layer(preset, depth):
             assert not pair.dense.mask.sparse
             assert pair.dense.model.width == pair.dense_width
             assert pair.sparse.model.width is None
+
+
+def resnet_by_hand(inputs: int, classes: int, depth: int, width: int) -> tuple[int, ...]:
+    """A first convolution, three stages of blocks of two, each twice as wide; no weights in shortcuts."""
+    found, before = [9 * inputs * width], width
+    for stage in range(3):
+        channels = width * 2**stage
+        for _ in range((depth - 2) // 3):
+            found.append(9 * before * channels)
+            before = channels
+    return (*found, before * classes)
+
+
+@pytest.mark.parametrize("depth", [8, 32])
+@pytest.mark.parametrize("preset", CONV)
+def test_every_convolutional_pair_has_equal_active_weights_in_every_layer(preset, depth):
+    spec = validate(CompareSpec, assign(read_preset(preset), [f"model.depth={depth}"]))
+    shape, classes = SHAPES[spec.data.name]
+    for cell in cells(spec, blank(spec.data.name)):
+        assert [p.dense_width for p in cell.pairs[:5]] == [3, 10, 16, 22, 29]  # of 32 channels
+        for pair in cell.pairs:
+            sparse, dense = counts(pair.sparse, spec.data.name), counts(pair.dense, spec.data.name)
+            assert sparse == dense == resnet_by_hand(shape[0], classes, depth, pair.dense_width)
+            assert (pair.sparse.model.width, pair.dense.model.width) == (32, pair.dense_width)
+
+
+def test_built_convolutional_networks_have_these_counts():
+    """From the masks themselves, and with nothing in their place."""
+    spec = validate(CompareSpec, assign(read_preset("conv-pairs"), ["model.depth=8", "model.width=16"]))
+    shape, classes = SHAPES["cifar-100"]
+    for pair in cells(spec, blank("cifar-100"))[0].pairs[:5]:
+        wide, narrow = (build(run, shape, classes) for run in (pair.sparse, pair.dense))
+        assert not narrow.masks
+        active = {name: int(mask.sum()) for name, mask in wide.masks.items()}
+        weights = {name: shape.numel() for name, shape in weight_shapes(narrow.model).items()}
+        assert active == weights
+        assert tuple(active.values()) == resnet_by_hand(3, classes, 8, pair.dense_width)
 
 
 @pytest.mark.parametrize("preset", PAIRS)

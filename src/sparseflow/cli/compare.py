@@ -14,7 +14,7 @@ from sparseflow.cli.progress import Reading, Show, counting, duration
 from sparseflow.cli.setup import Workers, executor_for, surroundings_for
 from sparseflow.core import SparseflowError, cores
 from sparseflow.report import write_report
-from sparseflow.study import DataCache, Estimator, Interrupted, Store, Surroundings, drive, server_url, store_of
+from sparseflow.study import DataCache, Estimator, Interrupted, Store, Surroundings, Tally, drive, server_url, store_of
 from sparseflow.study.lock import locked
 
 
@@ -53,26 +53,56 @@ def run_comparison(
         pages.append(write_report(store, out))
 
     try:
-        with executor_for(workers, device, lambda text: console.print(f"ray: {text}")) as executor:
-            jobs, where = executor.jobs, "" if workers.ray is None else f" on the Ray cluster {workers.ray}"
-            console.print(f"{asked.title}: {asked.size}, {jobs} worker{'s' if jobs > 1 else ''}{where}")
-            with Show(console, asked.place, asked.split) as show:
-                tally = drive(
-                    asked.programme,
-                    out,
-                    surroundings,
-                    executor,
-                    show,
-                    study=asked.study,
-                    facts=asked.facts,
-                    server=server,
-                    finish=finish,
-                )
-        if asked.compare is not None:
-            _compare_networks(asked.compare, out, finish)
+        tally = carry_out(console, asked, out, workers, surroundings, finish, server)
     finally:
         for page in pages[-1:]:
             console.print(f"report: {page}")
+    tell(console, tally)
+
+
+def carry_out(
+    console: Console,
+    asked: Asked,
+    out: Path,
+    workers: Workers,
+    surroundings: Surroundings,
+    finish: Callable[[Store], None],
+    server: str | None = None,
+) -> Tally:
+    """Execute what is missing of a study, and compare its networks where it asks for that.
+
+    Args:
+        finish: told the store when the runs have ended, or are interrupted; and again after the comparison.
+
+    Raises:
+        Interrupted: on Ctrl-C.
+    """
+    with executor_for(workers, surroundings.device, lambda text: console.print(f"ray: {text}")) as executor:
+        jobs, where = executor.jobs, "" if workers.ray is None else f" on the Ray cluster {workers.ray}"
+        console.print(f"{asked.title}: {asked.size}, {jobs} worker{'s' if jobs > 1 else ''}{where}")
+        with Show(console, asked.place, asked.split) as show:
+            tally = drive(
+                asked.programme,
+                out,
+                surroundings,
+                executor,
+                show,
+                study=asked.study,
+                facts=asked.facts,
+                server=server,
+                finish=finish,
+            )
+    if asked.compare is not None:
+        _compare_networks(asked.compare, out, finish)
+    return tally
+
+
+def tell(console: Console, tally: Tally) -> None:
+    """How many runs there were.
+
+    Raises:
+        SparseflowError: if some failed, with the first one's cause.
+    """
     console.print(f"{tally.total} runs, {tally.executed} of them executed now")
     if tally.failed:
         run, error = next(iter(tally.failed.items()))

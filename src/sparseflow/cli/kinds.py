@@ -53,11 +53,26 @@ def ask(name: str, sets: list[str], seeds: int | None, cache: DataCache) -> Aske
         BadSpec: listing every mistake of the specification.
     """
     content = assign(read_preset(name), sets)
-    kind = content.pop("kind", "pairs")
+    if seeds is not None:
+        content = assign(content, [f"{_kind_of(content)[0]}={seeds}"])
+    return asked_for(content, cache)
+
+
+def asked_for(content: Mapping[str, Any], cache: DataCache) -> Asked:
+    """The comparison that a specification of any kind asks for.
+
+    Raises:
+        UnknownName: for a kind of study that does not exist.
+        BadSpec: listing every mistake of the specification.
+    """
+    return _kind_of(content)[1]({key: value for key, value in content.items() if key != "kind"}, cache)
+
+
+def _kind_of(content: Mapping[str, Any]) -> tuple[str, Callable[[Mapping[str, Any], DataCache], Asked]]:
+    kind = content.get("kind", "pairs")
     if kind not in KINDS:
         raise UnknownName("kind of study", str(kind), KINDS)
-    field, make = KINDS[kind]
-    return make(content if seeds is None else assign(content, [f"{field}={seeds}"]), cache)
+    return KINDS[kind]
 
 
 def pairs(content: Mapping[str, Any], cache: DataCache) -> Asked:

@@ -7,7 +7,7 @@ from sparseflow.measure.curvature import Hessian
 from sparseflow.measure.gradient_flow import MEASURES, GradientFlow, LayerFlow, gradient_flow
 from sparseflow.measure.interpolate import Path, interpolate
 from sparseflow.measure.outcome import Outcome, answers, outcome
-from sparseflow.measure.probes import ActivationProbe, CurvatureProbe, GradientFlowProbe
+from sparseflow.measure.probes import AccuracyProbe, ActivationProbe, CurvatureProbe, GradientFlowProbe
 from sparseflow.measure.signal import DENSE, DENSITIES, Draw, Key, Point, Propagation, points, signal_propagation
 from sparseflow.measure.units import Shares, outputs_and_shares
 
@@ -15,6 +15,7 @@ __all__ = [
     "DENSE",
     "DENSITIES",
     "MEASURES",
+    "AccuracyProbe",
     "ActivationProbe",
     "Coordinates",
     "CurvatureProbe",

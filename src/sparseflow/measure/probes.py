@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
-from sparseflow.core import Batch, Loss, Masks, Metric
+from sparseflow.core import Batch, Loss, Masks, Metric, mode
 from sparseflow.measure.activations import Zeros, activation_zeros
 from sparseflow.measure.curvature import Hessian, extremes, predicted_step
 from sparseflow.measure.gradient_flow import Average, GradientFlow, gradient_flow, layer_flows, measured_names
@@ -82,6 +83,22 @@ class CurvatureProbe:
             for k, value in enumerate(pairs.values.tolist(), 1):
                 found[Metric(f"{end}_eigenvalue_{k}")] = value
         return found
+
+
+@dataclass(frozen=True)
+class AccuracyProbe:
+    """Accuracy on fixed training examples, in evaluation mode and without augmentation (001 Fig. 4.4b).
+
+    Metric: "train_accuracy".
+    """
+
+    batches: tuple[Batch, ...]
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, masks: Masks) -> Mapping[Metric, float]:
+        with mode(model, training=False):
+            right = sum(int((model(x).argmax(1) == y).sum()) for x, y in self.batches)
+        return {Metric("train_accuracy"): right / sum(len(y) for _, y in self.batches)}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparseflow.measure import MEASURES
+from sparseflow.report import arms_density as density
 from sparseflow.report import arms_figures as figures
 from sparseflow.report import arms_layers as layers
 from sparseflow.report import arms_likeness as likeness
@@ -43,6 +44,7 @@ def arms_report(study: Study) -> Report:
                 tables.arm_table(results, known, facts),
                 tables.cost_table(results, known, facts),
                 *(table for table, _ in crosses),
+                *density.density_figures(material),
                 figures.dot_figure(results, material.reference, study.figures),
                 *([tables.test_table(results, spec)] if tested else []),
             ],

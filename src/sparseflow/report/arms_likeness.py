@@ -86,7 +86,7 @@ def _claim_table(claims: Sequence[Claim], alpha: float, barrier: float) -> Table
         [c.words, Value(c.verdict, colour=_COLOURS[c.verdict]), c.ticket or "–", c.other or "–", c.rule, c.decides]
         for c in claims
     ]
-    return Table("Claims about tickets", caption, CLAIM_HEADER, rows)
+    return Table("Claims about tickets", caption, CLAIM_HEADER, rows, words=True)
 
 
 _COLOURS = {"seen": "#c6e7cf", "not seen": "#f8d5cf", "not tested": ""}

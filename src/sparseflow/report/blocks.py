@@ -28,7 +28,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table with a caption; the first `labels` columns are row labels."""
+    """A titled table with a caption; the first `labels` columns are row labels, `words` that cells hold sentences."""
 
     title: str
     caption: str
@@ -36,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[Value | str]]
     labels: int = 1
     folded: bool = False
+    words: bool = False
     kind: str = "table"
 
     def values(self) -> list[list[Value]]:

@@ -14,6 +14,7 @@ from sparseflow.report.common import provenance
 from sparseflow.report.formats import spread_text
 from sparseflow.report.registry import Report, Study, reports
 from sparseflow.report.runs import run_table
+from sparseflow.report.search_depth import depth_figures
 from sparseflow.search import Found, SearchSpec, budget, stored
 from sparseflow.study import ArmResult, ArmsSpec, FactsBook, arm_results, arms_of, validate
 
@@ -55,7 +56,7 @@ def search_report(study: Study) -> Report:
                 *(Text(_answer(one, then)) for one, then in zip(found, after, strict=True)),
                 tables.found_table(found, after, known),
                 *([tables.searches_table(found, after)] if several else []),
-                *figures.depth_figures(found, after, known, study.figures),
+                *depth_figures(found, after, known, study.figures),
             ],
         ),
         *(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 
 from sparseflow.report.blocks import Figure
 from sparseflow.report.figures import COLOURS, MARKERS, look, save
-from sparseflow.report.search_tables import Afterwards, Known
+from sparseflow.report.search_tables import Afterwards
 from sparseflow.search import Found, best_so_far
 
 ACROSS = 3
@@ -157,44 +156,3 @@ def vector_figures(found: Sequence[Found], folder: Path) -> list[Figure]:
         title = "Densities and score" + (f", {one.quest.label}" if one.quest.label else "")
         figures.append(Figure(title, "Colour: the density of a layer. Runs that went all the way.", name, svg))
     return figures
-
-
-def depth_figures(found: Sequence[Found], after: Sequence[Afterwards], known: Known, folder: Path) -> list[Figure]:
-    """001 Figures 4.4 and 4.5: accuracies and active weights of winner and dense, by depth."""
-    depths = [one.quest.spec.plain().model.depth for one in found]
-    if len(set(depths)) < 2 or any(depth is None for depth in depths):
-        return []
-    quantities: list[tuple[str, Callable[[Mapping[str, Any]], float | None]]] = [
-        ("test accuracy (%)", lambda run: 100 * run["final"]["test_accuracy"]),
-        ("training loss", lambda run: run["final"].get("train_loss")),
-        ("active weights", lambda run: float(sum(run["active"].values()))),
-    ]
-    rows: list[list[object]] = []
-    with look():
-        canvas = Canvas(figsize=(3.1 * len(quantities), 2.8), layout="constrained")
-        axes = list(canvas.subplots(1, len(quantities), squeeze=False)[0])
-        for axis, (what, of) in zip(axes, quantities, strict=True):
-            for k, arm in enumerate(("dense", "winner")):
-                by_depth: dict[int, list[float]] = {}
-                for depth, then in zip(depths, after, strict=True):
-                    result = then.of(arm)
-                    runs = [known[m.run] for m in result.counted if m.run in known] if result is not None else []
-                    values = [v for run in runs if run["status"] == "finished" and (v := of(run)) is not None]
-                    by_depth.setdefault(int(depth or 0), []).extend(values)
-                x = [depth for depth in sorted(by_depth) if by_depth[depth]]
-                if not x:
-                    continue
-                mean = [fmean(by_depth[d]) for d in x]
-                spread = [stdev(by_depth[d]) if len(by_depth[d]) > 1 else 0.0 for d in x]
-                axis.errorbar(x, mean, yerr=spread, color=COLOURS[k], marker=MARKERS[k], capsize=2, label=arm)
-                rows += [[what, arm, d, m, s] for d, m, s in zip(x, mean, spread, strict=True)]
-            axis.set(xlabel="hidden layers", ylabel=what)
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(sorted({int(d or 0) for d in depths}))
-            axis.set_xticklabels([str(d) for d in sorted({int(d or 0) for d in depths})])
-            axis.minorticks_off()
-        axes[-1].set_yscale("log")
-        canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        svg = save(canvas, folder, "search-depth", ["quantity", "arm", "depth", "mean", "std"], rows)
-    caption = "001 Figures 4.4 and 4.5. Means and standard deviations of the runs after the search."
-    return [Figure("By depth", caption, "search-depth", svg)]

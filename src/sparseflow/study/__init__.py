@@ -54,9 +54,9 @@ from sparseflow.study.likeness_spec import ClaimsSpec, LikenessSpec
 from sparseflow.study.lineage import legacy, predecessor, with_predecessors
 from sparseflow.study.parts import PartFile
 from sparseflow.study.paths import Way, Ways, ways
-from sparseflow.study.place import server_url, store_of
+from sparseflow.study.place import has_results, server_url, store_of
 from sparseflow.study.pool import Pool
-from sparseflow.study.read import assign, overlay, presets, read_preset, validate
+from sparseflow.study.read import assign, load_yaml, overlay, presets, read_preset, validate
 from sparseflow.study.reload import Loaded, Which, reload
 from sparseflow.study.run import DataCache, Rungs, RunResult, execute, execute_group
 from sparseflow.study.similar import Likeness, likeness
@@ -159,12 +159,14 @@ __all__ = [
     "find_groups",
     "first_runs",
     "grouped",
+    "has_results",
     "judge",
     "kendall_rows",
     "legacy",
     "likened",
     "likeness",
     "likeness_asked",
+    "load_yaml",
     "masks_digest",
     "maximum_width",
     "module_names",

@@ -8,7 +8,7 @@ from torch import nn
 
 from sparseflow.core import Batch, Masks, Metric, Probe
 from sparseflow.data import Prepared
-from sparseflow.measure import ActivationProbe, CurvatureProbe, GradientFlowProbe, gradient_flow
+from sparseflow.measure import AccuracyProbe, ActivationProbe, CurvatureProbe, GradientFlowProbe, gradient_flow
 from sparseflow.study.build import plan_for
 from sparseflow.study.spec import RunSpec
 from sparseflow.train import ProbeChange
@@ -17,7 +17,7 @@ from sparseflow.train import ProbeChange
 def probes_of(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
     """What is measured at the points, all on the same fixed training examples."""
     m, loss = spec.measure, plan_for(spec).loss
-    if not (m.gradient_flow or m.activations or m.eigenvalues):
+    if not (m.gradient_flow or m.train_accuracy or m.activations or m.eigenvalues):
         return ()
     x, y = data.probe(m.probe_size)
     parts = zip(x.split(spec.train.batch_size), y.split(spec.train.batch_size), strict=True)
@@ -34,6 +34,8 @@ def probes_of(spec: RunSpec, data: Prepared) -> tuple[Probe, ...]:
                 per_weight=m.per_weight,
             )
         )
+    if m.train_accuracy:
+        probes.append(AccuracyProbe(batches))
     if m.activations:
         probes.append(ActivationProbe(batches))
     if m.eigenvalues:

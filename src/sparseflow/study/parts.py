@@ -14,7 +14,7 @@ import torch
 from sparseflow.core import BadStore, replacing
 from sparseflow.data.rows import RowFile
 from sparseflow.measure.curvature import Symmetric
-from sparseflow.study.place import FILES
+from sparseflow.study.place import has_results
 from sparseflow.study.spec import content_hash
 
 Key = Mapping[str, Any]
@@ -34,7 +34,7 @@ class PartFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        if any((folder / name).exists() for name in FILES):
+        if has_results(folder):
             raise BadStore(f"{folder} holds the results of a study; give the analysis another --out")
         self.folder = folder
         self._path = folder / "parts.jsonl"

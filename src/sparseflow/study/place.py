@@ -35,6 +35,11 @@ def server_url(text: str) -> str:
     return text
 
 
+def has_results(folder: Path) -> bool:
+    """Whether a study was begun in this folder."""
+    return any((folder / name).exists() for name in FILES)
+
+
 def store_of(folder: Path, url: str | None = None) -> Store:
     """The store of a folder's results, to read; of a server it shows the studies of this folder.
 

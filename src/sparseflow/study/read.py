@@ -84,7 +84,7 @@ def assign(content: Mapping[str, Any], assignments: Iterable[str], flag: str = "
             problems.append(f"{flag} {assignment!r}: write it as {form}")
             continue
         try:
-            value = _load_yaml(text)
+            value = load_yaml(text)
         except yaml.YAMLError:
             problems.append(f"{flag} {assignment!r}: {text!r} is not a YAML value")
             continue
@@ -126,7 +126,7 @@ def leaves(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML in which 1e-4 is a number, as people who write it mean; in YAML 1.1 it is a word."""
 
 
@@ -135,7 +135,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _load_yaml(text: str) -> Any:
+def load_yaml(text: str) -> Any:
+    """The content of a YAML text."""
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
@@ -145,7 +146,7 @@ def presets() -> dict[str, str]:
     found = {}
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if file.name.endswith(".yaml"):
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = load_yaml(file.read_text(encoding="utf-8"))
             found[file.name.removesuffix(".yaml")] = content["title"]
     return found
 
@@ -168,11 +169,12 @@ def read_preset(name: str) -> dict[str, Any]:
         except OSError as error:
             raise BadSpec([f"{name}: cannot be read: {error.strerror}"]) from None
     else:
-        if name not in presets():
+        file = files("sparseflow.study") / "presets" / f"{name}.yaml"
+        if not file.is_file():
             raise UnknownName("preset", name, presets(), also="or a path ending in .yaml")
-        text = (files("sparseflow.study") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     try:
-        content = _load_yaml(text)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         raise BadSpec([f"{name}: not valid YAML: {error}"]) from None
     if not isinstance(content, dict):

@@ -310,6 +310,8 @@ class MeasureSpec(Section):
     batch_norm: Literal["train", "eval"] = "train"
     others: bool = False
     per_weight: bool = False
+    train_accuracy: bool = False
+    """Accuracy on the probe's examples in evaluation mode, at the same points (001 Fig. 4.4b)."""
     activations: bool = False
     """The share of zeros in every activation's output (003 Table 1), at the same points."""
     eigenvalues: Annotated[Whole, Field(ge=0)] = 0
