@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := OMP_NUM_THREADS=1 $(BIN)/
 
-.PHONY: demo test slow evidence lint asan clean
+.PHONY: demo test slow evidence works lint asan clean
 
 demo: $(INSTALLED)
 	$(BIN)/sparseflow compare digits --out runs/digits
@@ -29,6 +29,10 @@ evidence: $(INSTALLED)
 	$(RUN)sparseflow train mnist --set model.name=lenet-5 --set model.padding=2 --set mask.density=0.05 --set mask.budget=erk \
 		--set init.method=fans --set optimizer.lr=0.05 --set train.epochs=2 --out runs/train-lenet-5
 	$(RUN)sparseflow analyse hessian runs/train-lenet-5 --exact --probes 3 --steps 51 --examples 1000 --out runs/hessian-lenet-5
+
+# What every table and figure of the papers takes, counted anew after a change of their experiments.
+works: $(INSTALLED)
+	$(RUN)python -m sparseflow.reproduce.works
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ LEVELS = (
     ("study",),
     ("search",),
     ("report",),
+    ("reproduce",),
     ("bench",),
     ("cli",),
 )

@@ -238,6 +238,47 @@ def train(
 
 
 @app.command()
+def reproduce(
+    item: Annotated[str | None, typer.Argument(help="A table or figure, such as 001.table3.3a (see --list).")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Every table and figure, with what it takes here.")] = False,
+    scale: Annotated[
+        str, typer.Option(help="full, medium, small, a rung from 0 (full) to 10, or minutes=N.")
+    ] = "small",
+    data: Annotated[str | None, typer.Option(help="Train on this data set in place of the paper's.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep what was found there, in small files.")
+    ] = None,
+    scoreboard: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the page of what reproduces, from the records in --record."),
+    ] = None,
+    out: Out = None,
+    jobs: Jobs = None,
+    data_root: Root = None,
+    device: Device = "cpu",
+    checkpoint_every: Every = 5.0,
+    dry_run: DryRun = False,
+    ray: Ray = None,
+    gpus_per_run: Gpus = None,
+) -> None:
+    """A table or figure of the papers: the paper's numbers beside the measured ones, at any scale. Resumes."""
+    from sparseflow.cli.reproducing import Wish, run_reproduction, write_scoreboard
+    from sparseflow.cli.reproducing_list import list_items
+    from sparseflow.cli.setup import Workers
+
+    if sum((item is not None, listed, scoreboard is not None)) != 1:
+        raise BadValue("reproduce takes one of: a table or figure, --list, --scoreboard FILE")
+    if listed:
+        list_items(console, jobs)
+    elif scoreboard is not None:
+        write_scoreboard(console, record or Path("results"), scoreboard)
+    elif item is not None:
+        wish = Wish(item, scale, data, record)
+        workers = Workers(jobs, ray, gpus_per_run)
+        run_reproduction(console, wish, out, workers, data_root, device, checkpoint_every, dry_run=dry_run)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="An output folder: the report is written there.")],
     store: Annotated[

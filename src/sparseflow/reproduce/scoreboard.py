@@ -1,0 +1,82 @@
+"""The scoreboard of what reproduces: a page made from the records alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from sparseflow.reproduce.items import PAPERS, Item, items
+from sparseflow.reproduce.ledger import Record
+
+HEAD = """\
+# What reproduces
+
+This page is written by `sparseflow reproduce --scoreboard` from the records in `results/`; no number in it is typed by
+hand. Every table and figure of the four papers is listed. *Seen*: a one-sided paired test over runs finds the claim at
+0.05. *Contradicted*: it finds the opposite. *Not seen*: neither. *Cannot tell*: too few pairs to show it. *Not judged*:
+no rule covers it; the figure is in the item's folder. Scales and their rules: [reproduce](reproduce.md).
+"""
+
+_ORDER = ("seen", "not seen", "contradicted", "cannot tell", "not judged")
+
+
+def scoreboard(found: Mapping[str, Record]) -> str:
+    """The page as Markdown."""
+    every = items()
+    verdicts = Counter(claim["verdict"] for record in found.values() for claim in record.claims)
+    counted = ", ".join(f"{verdicts[v]} {v}" for v in _ORDER if verdicts[v])
+    parts = [HEAD, f"{len(found)} of {len(every)} items have been run. Of their claims: {counted or 'none judged'}.\n"]
+    for paper, title in PAPERS.items():
+        parts.append(f"## {paper}: {title}\n")
+        parts.append("| item | shows | scale | here |\n| --- | --- | --- | --- |")
+        parts += [_row(item, found.get(item.id)) for item in every.values() if item.paper == paper]
+        parts.append("")
+        for item in every.values():
+            if item.paper == paper and item.id in found:
+                parts += _details(item, found[item.id])
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _row(item: Item, record: Record | None) -> str:
+    if record is None:
+        return f"| {item.id} | {_cell(item.phrase)} | – | not run |"
+    verdicts = Counter(claim["verdict"] for claim in record.claims)
+    words = ", ".join(f"{verdicts[v]} {v}" for v in _ORDER if verdicts[v])
+    here = f"claims: {words}" if words else "run"
+    return f"| [{item.id}](#{_anchor(item.id)}) | {_cell(item.phrase)} | {record.facts['scale']} | {here} |"
+
+
+def _details(item: Item, record: Record) -> list[str]:
+    facts = record.facts
+    lines = [f"### {item.id}\n", f"{item.where}. {_sentence(item.shows)} {' '.join(facts['rules'])}\n"]
+    if facts.get("summary"):
+        lines.append(f"{facts['summary']}\n")
+    if record.claims:
+        lines.append("| the paper says | here | evidence |\n| --- | --- | --- |")
+        lines += [
+            f"| {_cell(c['says'])} ({_cell(c['where'])}) | {c['verdict']} | {_cell(c['evidence'])} |"
+            for c in record.claims
+        ]
+        lines.append("")
+    ended = f"{facts['ended']} of {facts['runs']} runs" if facts["ended"] < facts["runs"] else f"{facts['runs']} runs"
+    if facts["runs"]:
+        diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""
+        when = f"{facts['from'][:10]} to {facts['until'][:10]}"
+        lines.append(
+            f"{ended}{diverged}, {facts['worker_seconds']:,.0f} s of one worker, {when}, on "
+            f"{'; '.join(facts['machine'])}. Files: `results/{item.id}/`.\n"
+        )
+    return lines
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _anchor(item: str) -> str:
+    """As GitHub makes it of a heading."""
+    return "".join(c for c in item.lower() if c.isalnum() or c in "-_")

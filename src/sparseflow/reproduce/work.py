@@ -1,0 +1,87 @@
+"""How much arithmetic runs take: counted, not timed, so that every scale of every item can be compared at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, prod
+
+import torch
+
+from sparseflow.core import mode, weight_shapes
+from sparseflow.models import sketch
+from sparseflow.study import RunSpec
+from sparseflow.train import forward_flops
+
+_SPARSE_PRICE = 2.5
+"""Of a compact product, in products of its active weights alone (docs/benchmarks.md)."""
+
+_GRADIENT = 3
+"""Passes of a training step: forward, gradient of the input, gradient of the weights."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of some runs.
+
+    Attributes:
+        runs: how many.
+        gflops: floating-point operations, 1e9, of all trainings and evaluations.
+        layer_steps: optimiser steps times layers: what there is of calls.
+    """
+
+    runs: int = 0
+    gflops: float = 0.0
+    layer_steps: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.runs + other.runs, self.gflops + other.gflops, self.layer_steps + other.layer_steps)
+
+
+def work_of(runs: Iterable[RunSpec], shape: Callable[[str], tuple[int, int, tuple[int, ...], int]]) -> Work:
+    """What runs take.
+
+    Args:
+        shape: data set -> (training examples, test examples, shape of an input, classes).
+    """
+    total = Work()
+    for run in runs:
+        total += _one(run, *shape(run.data.name))
+    return total
+
+
+def _one(run: RunSpec, train: int, test: int, shape: tuple[int, ...], classes: int) -> Work:
+    flops, layers = _forward(run.model.name, tuple(run.model.arguments().items()), shape, classes)
+    examples = min(run.data.train_limit or train, train)
+    tests = min(run.data.test_limit or test, test)
+    epochs, every = run.train.epochs, run.train.eval_every
+    evaluations = run.measure.points + (epochs / every if every else 1)
+    trained = _GRADIENT * flops * examples * epochs * _price(run)
+    watched = flops * tests * evaluations + _GRADIENT * flops * run.measure.points * min(
+        run.measure.probe_size, examples
+    )
+    steps = epochs * ceil(examples / run.train.batch_size)
+    return Work(1, (trained + watched) / 1e9, steps * layers)
+
+
+def _price(run: RunSpec) -> float:
+    """Part of the dense work that a sparse training costs."""
+    mask = run.mask
+    if mask.gradual is not None or mask.execution == "masked" or not mask.sparse:
+        return 1.0
+    if mask.twin_width is not None:
+        width = run.model.width or prod(()) or mask.twin_width
+        return min(1.0, _SPARSE_PRICE * (mask.twin_width / width) ** 2)
+    return min(1.0, _SPARSE_PRICE * mask.density) if mask.density is not None else 1.0
+
+
+@lru_cache(maxsize=4096)
+def _forward(
+    name: str, options: tuple[tuple[str, object], ...], shape: tuple[int, ...], classes: int
+) -> tuple[int, int]:
+    """Operations of a forward pass of one example, and weight layers; nothing is computed."""
+    model = sketch(name, shape, classes, **dict(options))
+    example = torch.zeros(1, *shape, device="meta")
+    with mode(model, training=False):
+        return forward_flops(model, {}, example), len(weight_shapes(model))
