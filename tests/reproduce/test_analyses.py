@@ -31,9 +31,11 @@ CALLS = {
 def wired(small_npz, tmp_path_factory):
     """Two rules on the masks of a pruned network, and one training on its masks alone; 3 epochs of 5 steps."""
     torch.set_num_threads(1)
-    rules = {name: {"rewire": {"rule": name, "every": 3, "stop": 1.0}} for name in ("set", "rigl")}
+    rules = {
+        name: {"rewire": {"rule": name, "every": 3, "stop": 1.0, "gradient_norms": True}} for name in ("set", "rigl")
+    }
     content = {
-        "base": base(small_npz),
+        "base": {**base(small_npz), "measure": {"points": 2, "eigenvalues": 1}},
         "seeds": 1,
         "arms": {
             "pruned": {"mask": {"density": 0.3, "gradual": {"start": 2, "end": 8, "every": 2}}},
@@ -50,6 +52,22 @@ def test_networks_are_those_of_the_paper_s_arms(wired):
         assert [(one.arm, one.name) for one in finished_runs([source])] == [
             ("own", "Scratch"), ("wired set", "SET"), ("wired rigl", "RigL"),
         ]  # fmt: skip
+
+
+def test_runs_know_what_their_updates_and_their_curvature_were(wired):
+    with source_of(*wired, **CALLS) as source:
+        rigl = next(run for run in source.observed if run.labels["Method"] == "RigL")
+        run = next(r.members[0].run for r in source.arms if r.arm.name == "wired rigl")
+        metrics = ["gradient_norm_before", "gradient_norm_after", "top_eigenvalue_1", "bottom_eigenvalue_1"]
+        before, after, top, bottom = (
+            [value for _, value in source.study.store.series([metric])[run][metric]] for metric in metrics
+        )
+    assert len(before) == len(after) > 1
+    assert rigl.values["norm_change"] == pytest.approx(np.mean(after) - np.mean(before))
+    assert rigl.values["eigenvalue"] == pytest.approx(np.mean(top))
+    assert rigl.values["negative eigenvalue"] == pytest.approx(-np.mean(bottom))
+    plain = next(run for run in source.observed if run.labels["Method"] == "Scratch")
+    assert "norm_change" not in plain.values
 
 
 def values(net):

@@ -16,10 +16,10 @@ RECORDED = (BEFORE, AFTER, "explored", "density")
 """Metrics of the whole network that training records at every change."""
 
 _OF_LAYERS = ("dropped", "grown")
-_CHANGE = "gradient_norm_change"
+CHANGE = "gradient_norm_change"
 
 CURVES = (
-    Curve(_CHANGE, "Δ gradient norm", log=False),
+    Curve(CHANGE, "Δ gradient norm", log=False),
     Curve("explored", "explored (%)", log=False, scale=100.0),
     Curve("density", "density (%)", log=False, scale=100.0),
 )
@@ -31,7 +31,7 @@ def with_changes(series: Series) -> Series:
     for of_run in found.values():
         if BEFORE in of_run and AFTER in of_run:
             before = dict(of_run[BEFORE])
-            of_run[_CHANGE] = [(step, after - before[step]) for step, after in of_run[AFTER] if step in before]
+            of_run[CHANGE] = [(step, after - before[step]) for step, after in of_run[AFTER] if step in before]
     return found
 
 
@@ -51,10 +51,10 @@ def update_table(material: Material) -> Table | None:
     rows: list[list[Value | str]] = []
     for r in material.results:
         runs = [material.series.get(member.run, {}) for member in r.members]
-        runs = [run for run in runs if run.get(_CHANGE)]
+        runs = [run for run in runs if run.get(CHANGE)]
         if not runs:
             continue
-        changes = [[value for _, value in run[_CHANGE]] for run in runs]
+        changes = [[value for _, value in run[CHANGE]] for run in runs]
         before = [fmean(value for _, value in run[BEFORE]) for run in runs]
         mean = [fmean(values) for values in changes]
         rows.append(

@@ -10,6 +10,7 @@ from typing import Any
 
 from sparseflow.measure import MEASURES
 from sparseflow.report import Study
+from sparseflow.report.arms_updates import AFTER, BEFORE, CHANGE, with_changes
 from sparseflow.reproduce.experiment import DATASETS, Experiment, Part
 from sparseflow.reproduce.shrink import papers_sizes
 from sparseflow.search import Found, Quest, stored
@@ -32,8 +33,18 @@ from sparseflow.study import (
     widths_of,
 )
 
-QUANTITIES = ("accuracy", "loss", *(m.replace("egf", "EGF") for m in MEASURES))
-"""What is known of every run: its last epoch's test accuracy in per cent and loss, and averages over its points."""
+_CURVATURE = {"eigenvalue": ("top_eigenvalue_1", 1.0), "negative eigenvalue": ("bottom_eigenvalue_1", -1.0)}
+"""Of the Hessian along training: the largest eigenvalue, and the size of the most negative one."""
+
+QUANTITIES = (
+    "accuracy",
+    "loss",
+    *(m.replace("egf", "EGF") for m in MEASURES),
+    *_CURVATURE,
+    "norm_change",
+)
+"""What may be known of a run: its last epoch's test accuracy in per cent and loss, averages over its points, and the
+average change of the gradient norm at its updates of masks (004 Fig. 3)."""
 
 
 SEARCHED_BY, DENSE = "Search Alg", "Dense Baseline"
@@ -78,7 +89,12 @@ class Source:
 
     @cached_property
     def _series(self) -> Series:
-        return self.study.store.series([*MEASURES, *OUTCOMES], points_only=True)
+        curvature = [metric for metric, _ in _CURVATURE.values()]
+        return self.study.store.series([*MEASURES, *OUTCOMES, *curvature], points_only=True)
+
+    @cached_property
+    def _updates(self) -> Series:
+        return with_changes(self.study.store.series([BEFORE, AFTER]))
 
     @cached_property
     def results(self) -> Mapping[str, Mapping[str, Any]]:
@@ -236,6 +252,9 @@ class Source:
 
     def _flow(self, run: str) -> dict[str, float]:
         found = {m.replace("egf", "EGF"): average_over_points(self._series, run, m) for m in MEASURES}
+        for name, (metric, sign) in _CURVATURE.items():
+            found[name] = sign * average_over_points(self._series, run, metric)
+        found["norm_change"] = average_over_points(self._updates, run, CHANGE)
         return {name: value for name, value in found.items() if isfinite(value)}
 
 
