@@ -10,7 +10,7 @@ from math import ceil, prod
 import torch
 
 from sparseflow.core import mode, weight_shapes
-from sparseflow.models import sketch
+from sparseflow.models import maximum_width, sketch
 from sparseflow.study import RunSpec
 from sparseflow.train import forward_flops
 
@@ -57,7 +57,7 @@ def _one(run: RunSpec, train: int, test: int, shape: tuple[int, ...], classes: i
     tests = min(run.data.test_limit or test, test)
     epochs, every = run.train.epochs, run.train.eval_every
     evaluations = run.measure.points + (epochs / every if every else 1)
-    trained = _GRADIENT * flops * examples * epochs * _price(run)
+    trained = _GRADIENT * flops * examples * epochs * _price(run, shape)
     watched = flops * tests * evaluations + _GRADIENT * flops * run.measure.points * min(
         run.measure.probe_size, examples
     )
@@ -65,13 +65,13 @@ def _one(run: RunSpec, train: int, test: int, shape: tuple[int, ...], classes: i
     return Work(1, (trained + watched) / 1e9, steps * layers)
 
 
-def _price(run: RunSpec) -> float:
+def _price(run: RunSpec, shape: tuple[int, ...]) -> float:
     """Part of the dense work that a sparse training costs."""
     mask = run.mask
     if mask.gradual is not None or mask.execution == "masked" or not mask.sparse:
         return 1.0
     if mask.twin_width is not None:
-        width = run.model.width or prod(()) or mask.twin_width
+        width = run.model.width or maximum_width(prod(shape))
         return min(1.0, _SPARSE_PRICE * (mask.twin_width / width) ** 2)
     return min(1.0, _SPARSE_PRICE * mask.density) if mask.density is not None else 1.0
 

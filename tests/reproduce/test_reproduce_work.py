@@ -1,0 +1,75 @@
+"""The arithmetic of items, counted; the time of a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparseflow.reproduce.assess import needs_runs
+from sparseflow.reproduce.experiment import experiment, experiments
+from sparseflow.reproduce.machine import Machine
+from sparseflow.reproduce.scale import LADDER, NAMED, scale_named
+from sparseflow.reproduce.work import Work, work_of
+from sparseflow.reproduce.works import counted, works
+from sparseflow.study import RunSpec, validate
+
+SHAPE = (1_000, 200, (1, 28, 28), 10)
+
+
+def one(**sections: object) -> Work:
+    content = {"data": {"name": "mnist"}, "model": {"depth": 1, "width": 100}, "train": {"epochs": 2, "eval_every": 0}}
+    content |= {"measure": {"points": 0}, **sections}
+    return work_of([validate(RunSpec, content)], lambda name: SHAPE)
+
+
+def test_the_work_of_a_perceptron_by_hand() -> None:
+    forward = 2 * (784 * 100 + 100 * 10)
+    work = one()
+    assert work.runs == 1
+    assert work.gflops == pytest.approx((3 * forward * 1_000 * 2 + forward * 200) / 1e9)
+    assert work.layer_steps == 2 * 8 * 2
+    assert one(train={"epochs": 2, "eval_every": 1}).gflops > work.gflops
+    assert one(measure={"points": 2, "probe_size": 100}).gflops == pytest.approx(
+        work.gflops + (2 * forward * 200 + 3 * 2 * forward * 100) / 1e9
+    )
+    assert one(data={"name": "mnist", "train_limit": 500}).layer_steps == 2 * 4 * 2
+
+
+def test_sparse_networks_cost_less_where_layers_are_compact() -> None:
+    dense, sparse, masked = (
+        one(mask=mask).gflops for mask in ({}, {"density": 0.05}, {"density": 0.05, "execution": "masked"})
+    )
+    assert sparse < 0.2 * dense
+    assert masked == dense
+    twin = one(mask={"twin_width": 10}, model={"depth": 3, "width": 100}).gflops
+    assert twin < 0.1 * one(model={"depth": 3, "width": 100}).gflops
+    assert one(mask={"twin_width": 79}, model={"depth": 3}).gflops < 0.1 * one(model={"depth": 3}).gflops  # of 788
+
+
+def test_every_item_that_trains_is_counted_and_each_scale_asks_for_less() -> None:
+    assert set(works()) == {name for name, one in experiments().items() if needs_runs(one)}
+    for name, scales in works().items():
+        assert set(scales) == set(NAMED), name
+        full, medium, small = (scales[scale].gflops for scale in NAMED)
+        assert full > medium > small > 0, name
+
+
+@pytest.mark.parametrize("item", ["000.table5a", "003.table5", "004.fig7b"])
+def test_the_table_is_what_the_experiments_give(item: str) -> None:
+    for scale in NAMED:
+        now, kept = counted(experiment(item), scale_named(scale)), works()[item][scale]
+        assert now.runs == kept.runs, "run `make works`"
+        assert now.gflops == pytest.approx(kept.gflops, rel=1e-3)
+        assert now.layer_steps == pytest.approx(kept.layer_steps, rel=1e-3)
+
+
+def test_a_machine_turns_work_into_seconds() -> None:
+    machine = Machine(gflops_per_s=50.0, step_s=1e-4)
+    assert machine.seconds(Work(10, 100.0, 1_000.0)) == pytest.approx(2.0 + 0.1 + 1.0)
+    timed = Machine.timed()
+    assert timed.gflops_per_s > 0
+    assert timed.step_s > 0
+
+
+def test_smaller_scales_are_less_work_all_the_way_down() -> None:
+    work = [counted(experiment("001.tableA.2c"), scale).gflops for scale in LADDER]
+    assert work == sorted(work, reverse=True)
