@@ -73,3 +73,11 @@ def test_a_machine_turns_work_into_seconds() -> None:
 def test_smaller_scales_are_less_work_all_the_way_down() -> None:
     work = [counted(experiment("001.tableA.2c"), scale).gflops for scale in LADDER]
     assert work == sorted(work, reverse=True)
+
+
+def test_narrow_convolutions_cost_as_wide_ones() -> None:
+    """LeNet-5 by hand: 1 -> 6 -> 16 channels of 5 x 5 at 24 x 24 and 8 x 8 places, then 256-120-84-10."""
+    lenet = {"name": "lenet-5", "depth": None}
+    first, second = 2 * 25 * 6 * 24 * 24, 2 * 25 * 6 * 16 * 8 * 8
+    forward = 16 * first + 16 / 6 * second + 2 * (256 * 120 + 120 * 84 + 84 * 10)
+    assert one(model=lenet).gflops == pytest.approx((3 * 2 * 1_000 + 200) * forward / 1e9)

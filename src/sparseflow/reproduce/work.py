@@ -8,6 +8,7 @@ from functools import lru_cache
 from math import ceil, prod
 
 import torch
+from torch import Tensor, nn
 
 from sparseflow.core import mode, weight_shapes
 from sparseflow.models import maximum_width, sketch
@@ -16,6 +17,9 @@ from sparseflow.train import forward_flops
 
 _SPARSE_PRICE = 2.5
 """Of a compact product, in products of its active weights alone (docs/benchmarks.md)."""
+
+_FULL_CHANNELS = 16
+"""Convolutions of fewer channels leave a processor's lanes idle, and cost as if they had so many."""
 
 _GRADIENT = 3
 """Passes of a training step: forward, gradient of the input, gradient of the weights."""
@@ -27,7 +31,8 @@ class Work:
 
     Attributes:
         runs: how many.
-        gflops: floating-point operations, 1e9, of all trainings and evaluations.
+        gflops: floating-point operations, 1e9, of all trainings and evaluations; those of narrow convolutions count as
+            what a processor could do meanwhile.
         layer_steps: optimiser steps times layers: what there is of calls.
     """
 
@@ -79,9 +84,21 @@ def _price(run: RunSpec, shape: tuple[int, ...]) -> float:
 @lru_cache(maxsize=4096)
 def _forward(
     name: str, options: tuple[tuple[str, object], ...], shape: tuple[int, ...], classes: int
-) -> tuple[int, int]:
+) -> tuple[float, int]:
     """Operations of a forward pass of one example, and weight layers; nothing is computed."""
     model = sketch(name, shape, classes, **dict(options))
-    example = torch.zeros(1, *shape, device="meta")
+    idle = 0.0
+
+    def watch(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        narrowest = min(layer.in_channels // layer.groups, layer.out_channels)
+        lost = max(0.0, _FULL_CHANNELS / narrowest - 1.0)
+        nonlocal idle
+        idle += lost * 2 * layer.weight.numel() * output.numel() / output.shape[1]
+
+    handles = [layer.register_forward_hook(watch) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     with mode(model, training=False):
-        return forward_flops(model, {}, example), len(weight_shapes(model))
+        operations = forward_flops(model, {}, torch.zeros(1, *shape, device="meta"))
+    for handle in handles:
+        handle.remove()
+    return operations + idle, len(weight_shapes(model))
