@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from sparseflow.reproduce.agreement import agreement, compare_tables
+from sparseflow.reproduce.blocks import summary
 from sparseflow.reproduce.claims import judge
 from sparseflow.reproduce.items import PaperClaim
 from sparseflow.reproduce.measured import Measured, over_runs
@@ -145,3 +146,20 @@ def test_nothing_measured_is_nan() -> None:
     assert over_runs([]) is None
     assert isnan(Measured().value)
     assert Measured(1.0, nan).is_number
+
+
+def test_a_table_is_summed_up_by_what_its_cells_are() -> None:
+    nothing_yet = compare_tables(table([["1", "2"]]), [[None, None]])
+    assert summary(nothing_yet) == "Nothing has been measured yet for the 2 numbers of this table."
+    settings = compare_tables(
+        table([["128", "0.1", "SGD"]]), [[Measured(text="128"), Measured(text="0.2"), Measured(text="sgd")]]
+    )
+    assert summary(settings).endswith(
+        "3 settings are read from the specifications. Where both are plain numbers, 1 of 2 are equal."
+    )
+    sides = compare_tables(
+        table([["0.001", "0.9"], ["0.2", "0.3"]]), [[p(0.01), p(0.02)], [p(0.9), p(1.0, smallest=0.25)]]
+    )
+    words = summary(sides)
+    assert "2 of 3 are on the paper's side" in words
+    assert "1 rest on too few pairs" in words

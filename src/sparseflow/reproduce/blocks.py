@@ -11,6 +11,7 @@ from sparseflow.reproduce.assess import Assessment
 from sparseflow.reproduce.claims import Judged
 from sparseflow.reproduce.items import PAPERS, Item
 from sparseflow.reproduce.measured import Measured
+from sparseflow.reproduce.printed import Printed
 from sparseflow.reproduce.scale import Scale
 
 _COLOURS = {"seen": "#d5efdc", "contradicted": "#f9d6d0"}
@@ -83,6 +84,13 @@ def number(measured: Measured, digits: int = 4) -> str:
 def summary(table: TableAgreement) -> str:
     """How the table agrees as a whole, in words."""
     compared, printed = table.compared, len(table.table.numbers)
+    if texts := [cell for row in table.cells for cell in row if cell.measured is not None and cell.measured.text]:
+        numbers = [(cell.printed, Printed.read(cell.measured.text)) for cell in texts if cell.measured is not None]
+        both = [(a.value, b.value) for a, b in numbers if a.is_number and b.is_number]
+        return (
+            f"{len(texts)} settings are read from the specifications. Where both are plain numbers, "
+            f"{sum(a == b for a, b in both)} of {len(both)} are equal."
+        )
     if not compared:
         return f"Nothing has been measured yet for the {printed} numbers of this table."
     words = f"{len(compared)} of {printed} printed numbers have a measured one beside them."
