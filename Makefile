@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := OMP_NUM_THREADS=1 $(BIN)/
 
-.PHONY: demo test slow evidence works lint asan clean
+.PHONY: demo test slow evidence results works lint asan clean
 
 demo: $(INSTALLED)
 	$(BIN)/sparseflow compare digits --out runs/digits
@@ -17,7 +17,7 @@ slow: $(INSTALLED)
 	$(RUN)python -m pytest -n 2 -m slow
 
 # Long runs on real data ($$SPARSEFLOW_DATA names its folder); what was cut goes on.
-evidence: $(INSTALLED)
+evidence: $(INSTALLED) results
 	$(RUN)sparseflow compare lottery-mnist --out runs/lottery-mnist
 	$(RUN)sparseflow compare criteria-fashion --out runs/criteria-fashion
 	$(RUN)sparseflow analyse signal lenet-5 --input-shape 1,28,28 --classes 10 --out runs/signal-lenet-5
@@ -26,9 +26,21 @@ evidence: $(INSTALLED)
 	$(RUN)sparseflow compare tost-small --out runs/tost-small
 	$(RUN)sparseflow compare tickets-lenet --out runs/tickets-lenet
 	$(RUN)sparseflow search digits-seeds --out runs/search-digits-seeds
+	$(RUN)sparseflow search digits-halving --out runs/search-digits-halving
 	$(RUN)sparseflow train mnist --set model.name=lenet-5 --set model.padding=2 --set mask.density=0.05 --set mask.budget=erk \
 		--set init.method=fans --set optimizer.lr=0.05 --set train.epochs=2 --out runs/train-lenet-5
 	$(RUN)sparseflow analyse hessian runs/train-lenet-5 --exact --probes 3 --steps 51 --examples 1000 --out runs/hessian-lenet-5
+
+# Tables and figures of the papers at scales that two cores can bear, recorded in results/; then the page of them all.
+RECORDED := 004.table5:medium 004.fig9a:medium 004.fig9b:medium 004.fig9c:medium 001.tableA.1:small 001.figA.10a:small \
+	001.figA.10b:small 004.table1.lenet5:small 004.fig2.lenet5:small 004.fig3.lenet5:small 004.table2.lenet5:small \
+	003.table1:7 001.tableB.1a:8
+UNTRAINED := 000.table2 001.table3.2 001.table4.1a 001.table4.1b 004.table3 004.table4 001.fig2.3 001.fig2.5 001.figA.9a \
+	001.figA.9b 003.fig3 003.fig5 004.fig1c
+results: $(INSTALLED)
+	for item in $(UNTRAINED); do $(RUN)sparseflow reproduce $$item --scale full --record results || exit 1; done
+	for item in $(RECORDED); do $(RUN)sparseflow reproduce $${item%:*} --scale $${item#*:} --record results || exit 1; done
+	$(BIN)/sparseflow reproduce --scoreboard docs/reproduction.md --record results
 
 # What every table and figure of the papers takes, counted anew after a change of their experiments.
 works: $(INSTALLED)
