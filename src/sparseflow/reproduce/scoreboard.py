@@ -58,6 +58,7 @@ def _details(item: Item, record: Record) -> list[str]:
             for c in record.claims
         ]
         lines.append("")
+    lines += [f"![{item.id}: {name}](../results/{item.id}/{name}.svg)\n" for name in facts["figures"]]
     ended = f"{facts['ended']} of {facts['runs']} runs" if facts["ended"] < facts["runs"] else f"{facts['runs']} runs"
     if facts["runs"]:
         diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""
