@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -60,8 +60,8 @@ class Wish:
 class _Reproduction:
     """An item at hand: its experiment, its data and, once chosen, its scale."""
 
-    def __init__(self, console: Console, wish: Wish, surroundings: Surroundings, cache: DataCache) -> None:
-        self.console, self.wish, self.surroundings, self.cache = console, wish, surroundings, cache
+    def __init__(self, wish: Wish, surroundings: Surroundings, cache: DataCache) -> None:
+        self.wish, self.surroundings, self.cache = wish, surroundings, cache
         self.item: Item = item_named(wish.item)
         if wish.data is not None:
             check_name(wish.data)
@@ -80,20 +80,20 @@ class _Reproduction:
             self._facts[name] = (len(data.train), len(data.test), data.input_shape, data.classes)
         return self._facts[name]
 
-    def sizes(self, name: str) -> tuple[int, int, int]:
+    def _sizes(self, name: str) -> tuple[int, int, int]:
         train, test, shape, _ = self.shape(self.wish.data or name)
-        values = 1
-        for side in shape:
-            values *= side
-        return train, test, values
+        return train, test, prod(shape)
 
     def content(self, part: Part, scale: Scale) -> dict[str, Any]:
-        return shrunk(part.content, scale, self._sizes_at(scale), self.wish.data)
+        """A study's specification at a scale."""
 
-    def _sizes_at(self, scale: Scale) -> Callable[[str], tuple[int, int, int]]:
-        return lambda name: self.sizes(name if scale.full else STAND_INS.get(name, name))
+        def sizes(name: str) -> tuple[int, int, int]:
+            return self._sizes(name if scale.full else STAND_INS.get(name, name))
+
+        return shrunk(part.content, scale, sizes, self.wish.data)
 
     def asked(self, scale: Scale) -> list[Asked]:
+        """Its studies, ready to be carried out."""
         return [asked_for(self.content(part, scale), self.cache) for part in self.experiment.parts]
 
     def seconds(self, scale: Scale, jobs: int) -> float:
@@ -102,10 +102,12 @@ class _Reproduction:
         return Estimator(self.surroundings, self.cache, _TIMING_S).seconds(runs) / min(jobs, len(runs))
 
     def runs(self, scale: Scale) -> list[RunSpec]:
+        """All that it takes, each once."""
         every = [run for asked in self.asked(scale) for run in asked.expected]
         return list({run.name: run for run in every}.values())
 
     def work(self, scale: Scale) -> Work:
+        """The arithmetic of it."""
         return work_of(self.runs(scale), self.shape)
 
 
@@ -129,7 +131,7 @@ def run_reproduction(
     jobs = workers.jobs or cores()
     with Reading(console) as watch:
         cache = DataCache(replace(surroundings, device="cpu") if elsewhere else surroundings, watch)
-        it = _Reproduction(console, wish, surroundings, cache)
+        it = _Reproduction(wish, surroundings, cache)
         if it.experiment.lacks:
             console.print(f"note: {it.experiment.lacks}")
     if not needs_runs(it.experiment):
