@@ -144,7 +144,7 @@ def run_reproduction(
         console.print(rule)
     if dry_run:
         runs = it.runs(scale)
-        console.print(f"{len(runs):,} runs; estimated {duration(it.seconds(scale, jobs))} with {jobs} workers")
+        console.print(f"{len(runs):,} runs; estimated {duration(it.seconds(scale, jobs))} with {_workers(jobs)}")
         return
     out = out or Path("runs") / "reproduce" / _folder(scale, wish.data)
     place = out / it.item.id
@@ -171,6 +171,10 @@ def run_reproduction(
         raise failed[0]
 
 
+def _workers(jobs: int) -> str:
+    return f"{jobs} worker{'s' if jobs > 1 else ''}"
+
+
 def _folder(scale: Scale, data: str | None) -> str:
     return f"scale-{scale.name}" + (f"-{Path(data).stem}" if data else "")
 
@@ -183,7 +187,7 @@ def _store_folder(out: Path, asked: Asked, part: Part) -> Path:
 def _chosen(console: Console, it: _Reproduction, minutes: float, jobs: int) -> Scale:
     with console.status("timing a few steps at every scale that may fit"):
         chosen = choose(minutes, lambda s: it.seconds(s, jobs), lambda s: it.work(s).gflops)
-    words = f"scale {chosen.scale.name}: estimated {duration(chosen.seconds)} with {jobs} workers"
+    words = f"scale {chosen.scale.name}: estimated {duration(chosen.seconds)} with {_workers(jobs)}"
     if chosen.seconds > 60 * minutes:
         words += f", more than {minutes:g} min, but there is no smaller scale"
     console.print(words)
