@@ -246,6 +246,7 @@ def test_dropout_is_off_unless_asked_for_and_in_evaluation(name):
     x = torch.randn((3, *shape), generator=stream(0, "zoo"), dtype=torch.float64)
     assert torch.equal(filled(name, shape, width=5)(x), filled(name, shape, width=5)(x))
     model = filled(name, shape, width=5, dropout=0.5)
+    torch.manual_seed(0)  # five units may all be dropped, twice
     assert not torch.equal(model(x), model(x))
     model.eval()
     assert torch.equal(model(x), model(x))

@@ -34,7 +34,7 @@ def updates(
     surroundings: Surroundings,
     progress: Callable[[int, int], None],
 ) -> list[Block]:
-    """Spectral density of the Hessian just before and just after changes of masks, a figure for each change.
+    """Spectral density of the Hessian just before and after changes of masks, a figure for each.
 
     The first seed's run is trained again, as far as the last of the changes.
 

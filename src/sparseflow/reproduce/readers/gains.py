@@ -15,7 +15,7 @@ Key = tuple[tuple[tuple[str, str], ...], int]
 
 @readers.add("gain", cite="003 Table 5")
 def gain(sources: Sequence[Source], place: Place) -> Measured | None:
-    """Points of test accuracy that a change gains over training without it, paired by seed and all other labels.
+    """Points of test accuracy that a change gains, paired by seed and all other labels.
 
     Options: `axis` is what the table's changes are labels of, `without` the label of training without any.
     """

@@ -15,7 +15,7 @@ from sparseflow.reproduce.source import Source
 
 @readers.add("zeros", cite="003 Table 1")
 def zeros(sources: Sequence[Source], place: Place) -> Measured | None:
-    """Activation sparsity of a stage in per cent, after the training: the share of its activations' outputs that is 0.
+    """Activation sparsity of a stage after training: the per cent of its activations' outputs that are 0.
 
     003's "Layer 1" to "Layer 4" are taken for the four stages of ResNet-18. A run's number is the mean over the
     activations of the stage's blocks, which all have as many outputs, so it is the share of zeros among all of them;

@@ -34,7 +34,7 @@ _ACCURACIES = ("(Top-1) Test Acc.", "Test Acc. (Top-1)")
 
 @readers.add("likeness", cite="004 Tables 2 and 6")
 def likeness(sources: Sequence[Source], place: Place) -> Measured | None:
-    """Ensemble, disagreement and divergences of a group of networks, as the study compared them when it had ended.
+    """Ensemble, disagreement and divergences of a group of networks, as the study compared them.
 
     Accuracies are in per cent, on the examples that the networks answered. Option: `reference` is what the paper calls
     the network that all are compared with; of it there is an accuracy alone.

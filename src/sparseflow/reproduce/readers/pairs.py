@@ -40,7 +40,7 @@ def _is_of(labels: Place, place: Place) -> bool:
 
 @readers.add("tau", cite="001 Table 3.1; 000 Tables 1 and 4")
 def tau(sources: Sequence[Source], place: Place) -> Measured | None:
-    """Average |Kendall tau| of a measure with test loss or accuracy along training, over all configurations."""
+    """Average |Kendall tau| of a measure with test loss or accuracy along training, over all trainings."""
     measure, member = place["Measure"].replace("EGF", "egf"), place["Density"].lower()
     if measure not in MEASURES:
         raise ValueError(f"no measure {place['Measure']!r}")
