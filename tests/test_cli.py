@@ -93,7 +93,9 @@ def test_compare_arms_chooses_reports_and_repeats_nothing(sparseflow, tmp_path):
         assert expected in page
     figures = {p.name for p in (out / "figures").iterdir()}
     assert figures == {
-        f"{name}.{kind}" for name in ("accuracies", "curves", "gradient-flow") for kind in ("svg", "pdf", "csv")
+        f"{name}.{kind}"
+        for name in ("accuracies", "curves", "density-accuracy", "density-flow", "gradient-flow")
+        for kind in ("svg", "pdf", "csv")
     }
     before = read_tables(out)
     assert [row["arm"] for row in before["arms"]] == ["dense", "random 0.2", "random 0.05", "adam"]
