@@ -28,6 +28,8 @@ from sparseflow.study.spec import RunSpec
 from sparseflow.study.supply import Event, Supply
 from sparseflow.study.surroundings import Surroundings
 
+FETCH_TRIES, FETCH_SECONDS = 10, 60.0
+
 PATIENCE_SECONDS = 30.0
 """After which it is said that workers have not come."""
 
@@ -343,10 +345,19 @@ class _Actors:
 
 
 def _fetch(reference: list[Any]) -> Any:
-    """On a worker: what was put into the cluster's memory, mapped from its node's."""
+    """On a worker: what was put into the cluster's memory, mapped from its node's.
+
+    A request that the cluster loses, as was seen once after a worker had been killed, would be waited for without end:
+    it is made again, and given up after ten minutes.
+    """
     import ray
 
-    return ray.get(reference[0])
+    for _ in range(FETCH_TRIES - 1):
+        try:
+            return ray.get(reference[0], timeout=FETCH_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            continue
+    return ray.get(reference[0], timeout=FETCH_SECONDS)
 
 
 def _same(what: Any) -> Any:
