@@ -164,17 +164,16 @@ def test_no_room_is_said(nodes):
 
 
 STUDY = [
-    "search", "digits", "--samples", "5", "--seeds", "1", "--set", "base.train.epochs=60", "--set", "rivals={}",
-    "--set", "base.data.train_limit=600", "--checkpoint-every", "0",
+    "compare", "digits", "--seeds", "2", "--set", "train.epochs=100", "--set", "compare.dense_widths=[0.4]",
+    "--set", "compare.variants=[NR]", "--checkpoint-every", "0",
 ]  # fmt: skip
-"""A search: what it tries follows from what has ended, so more could go wrong than with a list of runs."""
 
 
 def checkpoints(out: Path) -> set[tuple[Path, int]]:
     return {(path, path.stat().st_mtime_ns) for path in out.glob("checkpoints/*.resume.pt")}
 
 
-def test_a_search_whose_driver_is_killed_three_times_ends_as_the_unbroken_one_of_a_pool(tmp_path):
+def test_a_driver_killed_three_times_ends_with_the_unbroken_table(tmp_path):
     from test_kill import outcome
 
     folder = tempfile.mkdtemp(prefix="sf")
