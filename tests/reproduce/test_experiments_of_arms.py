@@ -41,7 +41,7 @@ def labelled(name):
                 data = {
                     "Dataset": {"cifar-10": "CIFAR-10", "cifar-100": "CIFAR-100"}.get(arm.points[0].spec.data.name, "")
                 }
-                found.append(Observed(source._called(data | own), 0, {}))
+                found.append(Observed(source.called(data | own), 0, {}))
     return found
 
 

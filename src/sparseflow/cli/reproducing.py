@@ -66,6 +66,7 @@ class _Reproduction:
         if wish.data is not None:
             check_name(wish.data)
         self.experiment: Experiment = experiment(self.item.id)
+        self._asked: dict[Scale, list[Asked]] = {}
         self._facts: dict[str, tuple[int, int, tuple[int, ...], int]] = {}
 
     def shape(self, name: str) -> tuple[int, int, tuple[int, ...], int]:
@@ -94,7 +95,9 @@ class _Reproduction:
 
     def asked(self, scale: Scale) -> list[Asked]:
         """Its studies, ready to be carried out."""
-        return [asked_for(self.content(part, scale), self.cache) for part in self.experiment.parts]
+        if scale not in self._asked:
+            self._asked[scale] = [asked_for(self.content(part, scale), self.cache) for part in self.experiment.parts]
+        return self._asked[scale]
 
     def seconds(self, scale: Scale, jobs: int) -> float:
         """Estimated wall time."""

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from sparseflow.reproduce.agreement import LEVEL
 from sparseflow.reproduce.items import PaperClaim
-from sparseflow.reproduce.measured import Measured, Place
-from sparseflow.reproduce.source import Observed
+from sparseflow.reproduce.measured import Measured
+from sparseflow.reproduce.source import Observed, by_pair
 from sparseflow.stats import smallest_p, wilcoxon
 
 Verdict = Literal["seen", "not seen", "contradicted", "cannot tell", "not judged"]
@@ -85,7 +85,8 @@ def _more(
     if unknown:
         return Judged(claim, "not judged", f"runs have no {', '.join(unknown)}")
     told_apart = {axis for axis in (*larger, *smaller) if larger.get(axis) != smaller.get(axis)}
-    one, other = (_grouped(runs, side, told_apart, quantity) for side in (larger, smaller))
+    known = [run for run in runs if quantity in run.values]
+    one, other = (by_pair([run for run in known if run.has(side)], told_apart, quantity) for side in (larger, smaller))
     differences = [fmean(one[key]) - fmean(other[key]) for key in one if key in other]
     if not differences:
         return Judged(claim, "cannot tell", "no runs of both kinds have ended")
@@ -102,15 +103,3 @@ def _more(
 
 def _named(quantity: str) -> str:
     return {"accuracy": "accuracy (points)"}.get(quantity, quantity)
-
-
-def _grouped(
-    runs: Sequence[Observed], side: Place, told_apart: set[str], quantity: str
-) -> dict[tuple[tuple[tuple[str, str], ...], int], list[float]]:
-    """Values by all labels that do not tell the two sides apart, and by seed."""
-    found: dict[tuple[tuple[tuple[str, str], ...], int], list[float]] = {}
-    for run in runs:
-        if quantity in run.values and run.has(side):
-            rest = tuple(sorted((axis, label) for axis, label in run.labels.items() if axis not in told_apart))
-            found.setdefault((rest, run.seed), []).append(run.values[quantity])
-    return found

@@ -46,6 +46,11 @@ Place = Mapping[str, Any]
 """Axis -> label: where a cell stands in a table."""
 
 
+def agrees(labels: Place, place: Place) -> bool:
+    """Whether no label contradicts the place; axes without a label say nothing."""
+    return all(labels.get(axis, label) == label for axis, label in place.items())
+
+
 def over_runs(values: Sequence[float], hint: str = "") -> Measured | None:
     """Mean and deviation of one number per run; None without any."""
     if not values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -72,6 +72,19 @@ class Observed:
         )
 
 
+Pairing = tuple[tuple[tuple[str, str], ...], int]
+"""What the two runs of a pair have in common: labels, and the seed."""
+
+
+def by_pair(runs: Iterable[Observed], told_apart: Collection[str], quantity: str) -> dict[Pairing, list[float]]:
+    """The quantity of runs, by all labels but those of the axes that tell the members of a pair apart, and by seed."""
+    found: dict[Pairing, list[float]] = {}
+    for run in runs:
+        rest = tuple(sorted((axis, label) for axis, label in run.labels.items() if axis not in told_apart))
+        found.setdefault((rest, run.seed), []).append(run.values[quantity])
+    return found
+
+
 def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -88,7 +101,8 @@ class Source:
         self._facts = study.content["facts"]
 
     @cached_property
-    def _series(self) -> Series:
+    def series(self) -> Series:
+        """Of every run, what was measured at its points."""
         curvature = [metric for metric, _ in _CURVATURE.values()]
         return self.study.store.series([*MEASURES, *OUTCOMES, *curvature], points_only=True)
 
@@ -115,10 +129,6 @@ class Source:
     @cached_property
     def data_facts(self) -> DataFacts:
         return DataFacts(**self._facts)
-
-    @property
-    def series(self) -> Series:
-        return self._series
 
     @cached_property
     def arms(self) -> list[ArmResult]:
@@ -165,9 +175,10 @@ class Source:
         """What a paper calls a cell of a comparison."""
         cell = result.cell
         own = {"Optimizer": cell.optimizer, "Variant": cell.variant, "Activation": _titled(cell.activation)}
-        return self._called(own)
+        return self.called(own)
 
-    def _called(self, own: Mapping[str, str]) -> dict[str, str]:
+    def called(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Labels of one of its runs or arms, with those of the whole study, as the paper has them."""
         labels = {**own, **self.part.labels}  # what a study stands for in the paper, whatever it was trained on
         relabel = self.experiment.relabel
         return {axis: str(relabel.get(axis, {}).get(label, label)) for axis, label in labels.items()}
@@ -197,7 +208,7 @@ class Source:
             if labels is None or result.choice.winner is None:
                 continue
             data = result.choice.winner.spec.data.name
-            own = self._called({"Dataset": DATASETS.get(data, data)} | labels)
+            own = self.called({"Dataset": DATASETS.get(data, data)} | labels)
             for seed, member in zip(self.arms_spec.run_seeds, result.members, strict=True):
                 if member.counts:
                     values = {"accuracy": 100 * member.accuracy, "loss": member.loss}
@@ -232,7 +243,7 @@ class Source:
     def search_labels(self, quest: Quest) -> dict[str, str]:
         """What a paper calls a search: its network, its data set's part, its optimiser and its sampler."""
         run = quest.spec.plain()
-        return self._called(
+        return self.called(
             {
                 "Model": run.model.name,
                 "Hidden layers": str(run.model.depth),
@@ -251,9 +262,9 @@ class Source:
         return fixed | {name: result.arm.levels[axis] for axis, name in axes.items()}
 
     def _flow(self, run: str) -> dict[str, float]:
-        found = {m.replace("egf", "EGF"): average_over_points(self._series, run, m) for m in MEASURES}
+        found = {m.replace("egf", "EGF"): average_over_points(self.series, run, m) for m in MEASURES}
         for name, (metric, sign) in _CURVATURE.items():
-            found[name] = sign * average_over_points(self._series, run, metric)
+            found[name] = sign * average_over_points(self.series, run, metric)
         found["norm_change"] = average_over_points(self._updates, run, CHANGE)
         return {name: value for name, value in found.items() if isfinite(value)}
 

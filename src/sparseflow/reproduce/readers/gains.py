@@ -8,9 +8,7 @@ from statistics import fmean
 from sparseflow.reproduce.measured import Measured, Place, over_runs
 from sparseflow.reproduce.readers.means import matching
 from sparseflow.reproduce.readers.registry import readers
-from sparseflow.reproduce.source import Observed, Source
-
-Key = tuple[tuple[tuple[str, str], ...], int]
+from sparseflow.reproduce.source import Source, by_pair
 
 
 @readers.add("gain", cite="003 Table 5")
@@ -23,19 +21,12 @@ def gain(sources: Sequence[Source], place: Place) -> Measured | None:
         return None
     options = sources[0].experiment.options
     axis, without = str(options["axis"]), str(options["without"])
-    with_it, plain = (_by_pair(matching(sources, where), axis) for where in (place, {**place, axis: without}))
+    with_it, plain = (
+        by_pair(matching(sources, where), {axis}, "accuracy") for where in (place, {**place, axis: without})
+    )
     differences = [fmean(with_it[key]) - fmean(plain[key]) for key in with_it if key in plain]
     found = over_runs(differences)
     if found is None:
         return None
     hint = f"{place[axis]} minus {without}, {found.n} pairs of runs of one seed"
     return Measured(found.value, found.spread, found.n, hint=hint, against=differences)
-
-
-def _by_pair(runs: Sequence[Observed], axis: str) -> dict[Key, list[float]]:
-    """Accuracies by what both members of a pair have in common."""
-    found: dict[Key, list[float]] = {}
-    for run in runs:
-        rest = tuple(sorted((name, label) for name, label in run.labels.items() if name != axis))
-        found.setdefault((rest, run.seed), []).append(run.values["accuracy"])
-    return found

@@ -7,8 +7,8 @@ from dataclasses import replace
 from statistics import fmean
 
 from sparseflow.report.arms_layers import METRIC
-from sparseflow.reproduce.measured import Measured, Place, over_runs
-from sparseflow.reproduce.readers.named import agrees, named_arms
+from sparseflow.reproduce.measured import Measured, Place, agrees, over_runs
+from sparseflow.reproduce.readers.named import named_arms
 from sparseflow.reproduce.readers.registry import readers
 from sparseflow.reproduce.source import Source
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import nan
 
 from sparseflow.measure.similarity import Comparison
-from sparseflow.reproduce.measured import Measured, Place
-from sparseflow.reproduce.readers.named import agrees, named_arms
+from sparseflow.reproduce.measured import Measured, Place, agrees
+from sparseflow.reproduce.readers.named import named_arms
 from sparseflow.reproduce.readers.registry import readers
 from sparseflow.reproduce.source import Source
 from sparseflow.stats import Summary

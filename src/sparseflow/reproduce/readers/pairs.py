@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from sparseflow.measure import MEASURES
-from sparseflow.reproduce.measured import Measured, Place
+from sparseflow.reproduce.measured import Measured, Place, agrees
 from sparseflow.reproduce.readers.registry import readers
 from sparseflow.reproduce.source import Source
 from sparseflow.study import CellResult, kendall_rows
@@ -17,7 +17,7 @@ _OUTCOMES = {"Test Loss": "test_loss", "Test Accuracy": "test_accuracy"}
 @readers.add("p-value", cite="001 eq. 3.4; 000 Table 3, 001 Tables 3.3, A.1 to A.3")
 def p_value(sources: Sequence[Source], place: Place) -> Measured | None:
     """The one-sided Wilcoxon p-value of a cell, exact; its normal approximation beside it."""
-    found = [(source, cell) for source in sources for cell in source.cells if _is_of(source.cell_labels(cell), place)]
+    found = [(source, cell) for source in sources for cell in source.cells if agrees(source.cell_labels(cell), place)]
     if len(found) > 1:
         names = ", ".join(cell.cell.label for _, cell in found)
         raise ValueError(f"several cells stand for {dict(place)}: {names}")
@@ -34,10 +34,6 @@ def _diverged(cell: CellResult) -> str:
     return f", {many} diverged runs" if many else ""
 
 
-def _is_of(labels: Place, place: Place) -> bool:
-    return all(labels.get(axis, label) == label for axis, label in place.items())
-
-
 @readers.add("tau", cite="001 Table 3.1; 000 Tables 1 and 4")
 def tau(sources: Sequence[Source], place: Place) -> Measured | None:
     """Average |Kendall tau| of a measure with test loss or accuracy along training, over all trainings."""
@@ -46,7 +42,7 @@ def tau(sources: Sequence[Source], place: Place) -> Measured | None:
         raise ValueError(f"no measure {place['Measure']!r}")
     rows = []
     for source in sources:
-        if _is_of(source.part.labels, place):
+        if agrees(source.part.labels, place):
             every = kendall_rows([r.cell for r in source.cells], source.cells, source.series, [measure])
             rows += [
                 row.average

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import nan
 from statistics import fmean
 
-from sparseflow.reproduce.measured import Measured, Place, over_runs
+from sparseflow.reproduce.measured import Measured, Place, agrees, over_runs
 from sparseflow.reproduce.readers.registry import readers
 from sparseflow.reproduce.source import DENSE, SEARCHED_BY, Source
 from sparseflow.search import Found, Tried
@@ -69,7 +69,7 @@ def _ended(sources: Sequence[Source], place: Place) -> list[_Ended]:
     for source in sources:
         for quest, one, after in source.searches:
             labels = source.search_labels(quest)
-            meant = all(labels.get(axis, label) == label for axis, label in wanted.items())
+            meant = agrees(labels, wanted)
             if meant and one.ended and (best := one.winner) is not None:
                 found.append(_Ended(source, one, best, {result.arm.name: result for result in after}))
     return found

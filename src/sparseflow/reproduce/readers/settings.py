@@ -10,8 +10,7 @@ from math import ceil
 from typing import Any
 
 from sparseflow.reproduce.experiment import DATASETS
-from sparseflow.reproduce.measured import Measured, Place
-from sparseflow.reproduce.readers.named import agrees
+from sparseflow.reproduce.measured import Measured, Place, agrees
 from sparseflow.reproduce.readers.registry import readers
 from sparseflow.reproduce.shrink import papers_sizes
 from sparseflow.reproduce.source import Source
