@@ -183,8 +183,8 @@ def _folder(scale: Scale, data: str | None) -> str:
 
 
 def _store_folder(out: Path, asked: Asked, part: Part) -> Path:
-    """All capacity-matched comparisons share a store, for their cells are in many items; others have one each."""
-    return out / ("pairs" if part.kind == "pairs" else asked.study[0])
+    """Items of one kind share a store, for the same runs are in many; not searches, which decide by what is there."""
+    return out / (asked.study[0] if part.kind == "search" else part.kind)
 
 
 def _chosen(console: Console, it: _Reproduction, minutes: float, jobs: int) -> Scale:
@@ -217,8 +217,7 @@ def _page(console: Console, it: _Reproduction, scale: Scale, out: Path, place: P
             if asked.study[0] not in kept:
                 continue
             kind, content = kept[asked.study[0]]
-            own = folder if part.kind != "pairs" else study_folder(place, number, len(parts))
-            study = Study(asked.study[0], content, stores[folder], own)
+            study = Study(asked.study[0], content, stores[folder], study_folder(place, number, len(parts)), folder)
             sources.append(Source(it.experiment, part, study, kind))
         if not sources:
             return None

@@ -32,12 +32,12 @@ def blocks(study: Study, spec: ArmsSpec, arms: Sequence[Arm], results: Results, 
     wanted = spec.likeness
     if wanted is None:
         return []
-    what = likeness_asked(spec, arms, results, facts, study.folder)
+    what = likeness_asked(spec, arms, results, facts, study.runs)
     if what.missing:
         return [Text(f"{len(what.missing)} runs that are compared have not ended yet ({', '.join(what.missing)}).")]
     if what.reference is None:
         return [Text(f"The reference diverged ({', '.join(what.diverged)}): there is nothing to compare with.")]
-    found = likened(spec, what, results, study.folder)
+    found = likened(spec, what, results, study.runs)
     if found is None:
         return [
             Text("All runs have ended, but they have not been compared yet: the same `sparseflow compare` does it.")

@@ -14,16 +14,27 @@ from sparseflow.study import Store
 
 @dataclass(frozen=True)
 class Study:
-    """A study of the store, and the folder its report goes to."""
+    """A study of the store.
+
+    Attributes:
+        folder: that its report goes to.
+        home: of the store, and of the networks that its runs left; None for `folder`.
+    """
 
     name: str
     content: Mapping[str, Any]
     store: Store
     folder: Path
+    home: Path | None = None
 
     @property
     def figures(self) -> Path:
         return self.folder / "figures"
+
+    @property
+    def runs(self) -> Path:
+        """Where its runs and their networks are."""
+        return self.folder if self.home is None else self.home
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,12 +141,13 @@ def compare_networks(
     finally:
         parts.close()
     found = Likened(alike, *(tuple(way_of[split]) for split in ("train", "test")))
-    content = {"of": _key(study, what, results), "made_with": made_with, "is": _dumped(found)}
+    key = _key(study, what, results)
+    path = _file(folder, key)
     try:
-        with replacing(_file(folder)) as aside:
-            aside.write_text(json.dumps(content), encoding="utf-8")
+        with replacing(path) as aside:
+            aside.write_text(json.dumps({"of": key, "made_with": made_with, "is": _dumped(found)}), encoding="utf-8")
     except OSError as error:
-        raise BadStore(f"cannot write {_file(folder)}: {error.strerror}") from None
+        raise BadStore(f"cannot write {path}: {error.strerror}") from None
     return found
 
 
@@ -186,20 +188,23 @@ def known(study: ArmsSpec, what: Asked, results: Results, folder: Path) -> Liken
     Raises:
         BadStore: for a damaged file.
     """
-    path = _file(folder)
+    key = _key(study, what, results)
+    path = _file(folder, key)
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["of"] != _key(study, what, results):
+        if content["of"] != key:
             return None
         return _loaded(content["is"])
     except (ValueError, KeyError, TypeError):
         raise BadStore(f"{path} is damaged; remove it, and the same study makes it again") from None
 
 
-def _file(folder: Path) -> Path:
-    return folder / FOLDER / "found.json"
+def _file(folder: Path, key: dict[str, Any]) -> Path:
+    """A folder of several studies has one for each; one whose question has changed since is never looked at."""
+    asked = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return folder / FOLDER / f"found-{asked[:12]}.json"
 
 
 def _key(study: ArmsSpec, what: Asked, results: Results) -> dict[str, Any]:

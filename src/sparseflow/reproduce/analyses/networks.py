@@ -43,7 +43,7 @@ def finished_runs(sources: Sequence[Source]) -> list[Named]:
                 if ended.get("status") == "finished" and result.choice.winner is not None:
                     label = name if len(seeds) == 1 else f"{name}, seed {seed}"
                     spec, accuracy = result.choice.winner.at(seed), ended["final"].get("test_accuracy")
-                    run = Finished(label, source.study.folder, spec, "final", ended["data_digest"], accuracy)
+                    run = Finished(label, source.study.runs, spec, "final", ended["data_digest"], accuracy)
                     found.append(Named(result.arm.name, name, run))
     return found
 

@@ -66,9 +66,8 @@ def compared(source: Source) -> Likened | None:
     if spec.likeness is None:
         return None
     facts = FactsBook.load(source.study.content["facts"])
-    # In the folder of the runs, wherever the page is.
-    what = likeness_asked(spec, arms_of(spec), source.results, facts, source.study.folder)
-    return None if what.reference is None or what.missing else likened(spec, what, source.results, source.study.folder)
+    what = likeness_asked(spec, arms_of(spec), source.results, facts, source.study.runs)
+    return None if what.reference is None or what.missing else likened(spec, what, source.results, source.study.runs)
 
 
 def _of_reference(source: Source) -> Measured | None:
@@ -76,7 +75,7 @@ def _of_reference(source: Source) -> Measured | None:
     if spec.likeness is None:
         return None
     facts = FactsBook.load(source.study.content["facts"])
-    one = likeness_asked(spec, arms_of(spec), source.results, facts, source.study.folder).reference
+    one = likeness_asked(spec, arms_of(spec), source.results, facts, source.study.runs).reference
     return None if one is None or one.accuracy is None else Measured(100.0 * one.accuracy, hint=one.label)
 
 
