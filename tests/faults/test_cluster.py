@@ -7,14 +7,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from sparseflow.study import Cluster, Event, Listed, Pool, Store, Surroundings
+from killing import SEARCH, command, kill_at_random, outcome, resumed
+from sparseflow.study import Cluster, Event, Listed, Pool, Surroundings
 from test_rungs import LONG, Judged
 
 ray = pytest.importorskip("ray")
@@ -163,39 +162,20 @@ def test_no_room_is_said(nodes):
         Cluster(nodes.address, gpus=0.5)
 
 
-STUDY = [
-    "compare", "digits", "--seeds", "2", "--set", "train.epochs=100", "--set", "compare.dense_widths=[0.4]",
-    "--set", "compare.variants=[NR]", "--checkpoint-every", "0",
-]  # fmt: skip
-
-
-def checkpoints(out: Path) -> set[tuple[Path, int]]:
-    return {(path, path.stat().st_mtime_ns) for path in out.glob("checkpoints/*.resume.pt")}
-
-
-def test_a_driver_killed_three_times_ends_with_the_unbroken_table(tmp_path):
-    from test_kill import outcome
-
+def test_a_search_killed_three_times_ends_with_the_unbroken_table(tmp_path):
+    """Its driver, and before it one of its workers."""
     folder = tempfile.mkdtemp(prefix="sf")
     environment = {**os.environ, "RAY_TMPDIR": folder}
-    command = [sys.executable, "-m", "sparseflow", *STUDY, "--jobs", "2", "--out"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    broken = [*command, str(tmp_path / "broken"), "--ray", "local"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(SEARCH, whole, 2), check=True, capture_output=True)
+    words = command(SEARCH, broken, 2, "--ray", "local")
     draw = random.Random(0)
     try:
-        for _ in range(3):
-            process = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
-            before = checkpoints(tmp_path / "broken")
-            while checkpoints(tmp_path / "broken") <= before and process.poll() is None:
-                time.sleep(0.2)  # starting takes seconds, in which there is nothing to lose
-            time.sleep(draw.uniform(0.0, 3.0))
-            process.kill()
-            process.communicate()
-        subprocess.run(broken, check=True, capture_output=True, env=environment)
+        killed = [kill_at_random(words, broken, draw, environment) for _ in range(3)]
+        assert any(killed), "no worker was there to be killed"
+        subprocess.run(words, check=True, capture_output=True, env=environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
-    store = Store(tmp_path / "broken")
-    assert max(result["resumed_at"] for result in store.results().values()) > 0
-    store.close()
-    assert not list((tmp_path / "broken" / "checkpoints").iterdir())
+    assert outcome(broken) == outcome(whole)
+    assert resumed(broken) > 0, "no run went on from a checkpoint"
+    assert not list((broken / "checkpoints").iterdir())
