@@ -9,10 +9,9 @@ import pytest
 from commands import said
 from real_data import real_data_root
 from sparseflow.reproduce.items import items
+from sparseflow.reproduce.scale import LADDER
 
 SAMPLE = 2
-
-
 ROOT = real_data_root()
 
 
@@ -27,5 +26,5 @@ def of_the_day(number: int) -> str:
 @pytest.mark.parametrize("number", range(SAMPLE))
 def test_an_item_runs_at_the_smallest_scale(number: int, tmp_path: object) -> None:
     name = of_the_day(number)
-    printed = said("reproduce", name, "--scale", "10", "--jobs", "1", "--data-root", ROOT, "--out", tmp_path)
+    printed = said("reproduce", name, "--scale", LADDER[-1].name, "--jobs", "1", "--data-root", ROOT, "--out", tmp_path)
     assert "report: " in printed, name

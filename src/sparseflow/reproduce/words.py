@@ -20,7 +20,8 @@ def rules_in_words(scale: Scale, experiment: Experiment, data: str | None = None
         "epochs and steps of schedules."
     )
     if scale.examples is not None:
-        said.append(f"At most {scale.examples:,} training examples, and batches of an eighth of them at most.")
+        batch = scale.batch(scale.examples)
+        said.append(f"At most {scale.examples:,} training examples, and batches of {batch} at most.")
     if scale.tests is not None:
         said.append(f"At most {scale.tests:,} test examples.")
     if scale.width > 1:
