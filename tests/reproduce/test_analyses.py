@@ -210,7 +210,7 @@ def test_scales_bound_what_is_looked_at():
     options = experiment("003.fig8").options
     full, small = look_of(options, LADDER[0]), look_of(options, LADDER[-1])
     assert (len(full.distances), full.examples, full.hessian_examples) == (21, 10_000, 1000)
-    assert (len(small.distances), small.examples, small.hessian_examples) == (5, 64, 32)
+    assert (len(small.distances), small.examples, small.hessian_examples) == (5, 128, 128)
     assert 0.0 in small.distances
     assert (small.distances[0], small.distances[-1]) == (-1.0, 1.0)
     with pytest.raises(ValueError, match="view is eigenvector, input, got 'above'"):

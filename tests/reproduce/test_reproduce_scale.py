@@ -133,7 +133,7 @@ def test_names_and_numbers_of_scales() -> None:
     assert scale_named("full") is scale_named("0") is LADDER[0]
     assert scale_named("small") is scale_named("6")
     assert [minutes_of(text) for text in ("small", "minutes=30", "minutes=0.5")] == [None, 30.0, 0.5]
-    with pytest.raises(BadValue, match=r"full, medium, small, a rung from 0 to 11, or minutes=N, got 'tiny'"):
+    with pytest.raises(BadValue, match=r"full, medium, small, a rung from 0 to 10, or minutes=N, got 'tiny'"):
         scale_named("tiny")
     for text in ("minutes=", "minutes=-1", "minutes=nan", "minutes=soon"):
         with pytest.raises(BadValue, match="number above 0"):
@@ -161,7 +161,7 @@ def test_rules_are_said_of_what_they_change() -> None:
     table, figure, plot = (experiment(name) for name in ("001.table3.3a", "001.fig3.3a", "001.figA.9a"))
     assert rules_in_words(LADDER[0], table) == ["At the paper's own scale."]
     assert "Searches" not in " ".join(rules_in_words(LADDER[-1], figure))
-    assert "1 of the five dense widths." in rules_in_words(LADDER[-1], table)
+    assert "2 of the five dense widths." in rules_in_words(LADDER[-1], table)
     assert rules_in_words(LADDER[-1], plot) == []
     assert rules_in_words(LADDER[0], table, "digits")[0] == "Trained on digits in place of the paper's data."
 

@@ -21,7 +21,7 @@ class Scale:
         name: "full", "medium", "small", or its number on the ladder.
         epochs: what epochs, and with the data the steps of schedules, are divided by; at least one epoch is left.
         examples, tests: training and test examples at most; None for all. Batches are an eighth of the examples at
-            most, or 8.
+            most.
         width: what the widths of perceptrons and the channels of convolutional networks are divided by.
         seeds: seeds at most.
         points: measuring points along a training at most.
@@ -75,9 +75,9 @@ LADDER: tuple[Scale, ...] = (
     Scale("8", epochs=400, examples=512, tests=500, width=16, seeds=2, points=3, samples=10, draws=8),
     Scale("9", epochs=1_000, examples=256, tests=250, width=32, seeds=1, points=2, samples=6, draws=5),
     Scale("10", 1_000, 128, 128, width=64, seeds=1, points=2, dense_widths=2, samples=4, draws=3),
-    Scale("11", 1_000, 32, 64, width=64, seeds=1, points=2, dense_widths=1, samples=4, draws=3),
 )
-"""From the paper's own down to what an impatient look takes; every rung is smaller than the one before."""
+"""From the paper's own down to what an impatient look takes; every rung is smaller than the one before. The last
+one's examples are hardly more than CIFAR-100's classes."""
 
 NAMED = ("full", "medium", "small")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseflow.core import BadValue
+from sparseflow.core import BadValue, StandsForWeight
 from sparseflow.sparse.kernel import Kernel, register
 from sparseflow.sparse.products import mm
 from sparseflow.sparse.structure import Structure
 
 
-class CompactLayer(nn.Module, ABC):
+class CompactLayer(nn.Module, StandsForWeight):
     """A layer that holds, multiplies, differentiates and updates its active weights only.
 
     `state_dict` emits the dense `weight` that the layer stands for and accepts one, so checkpoints are those of the
