@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,4 +26,23 @@ Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs o
 Server = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="postgresql://...: results go there; the output folder remembers it."),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default runs/NAME.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Workers at most; default: one per core, of the cluster with --ray."),
+]
+Asks = Annotated[str, typer.Argument(help="A preset (see `sparseflow list presets`) or a YAML file.")]
+Keep = Annotated[bool, typer.Option(help="Keep every final network.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT."),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus-per-run", metavar="PART", help="Of a GPU, with --ray and --device cuda; default: 1."),
+]
+Every = Annotated[
+    float, typer.Option("--checkpoint-every", min=0.0, metavar="SECONDS", help="Work that a kill may cost at most.")
 ]
