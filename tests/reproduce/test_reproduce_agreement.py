@@ -140,6 +140,18 @@ def test_claims_of_single_p_values() -> None:
     cells["Adam", "BN"] = p(0.001)
     assert judge(claim, [], lambda row, column: cells.get((row, column)), "accuracy").verdict == "seen"
     assert judge(claim, [], nothing, "accuracy").verdict == "cannot tell"
+    del cells["Adam", "BN"]
+    found = judge(claim, [], lambda row, column: cells.get((row, column)), "accuracy")
+    assert (found.verdict, found.evidence) == ("cannot tell", "2 of 2 cells, of 3 that the claim names")
+
+
+def test_that_one_does_not_beat_another_is_never_seen() -> None:
+    claim = PaperClaim("sparse is not better", "", None, (), (("SGD", "NR"), ("SGD", "L2")))
+    cells = {("SGD", "NR"): p(0.9), ("SGD", "L2"): p(0.4)}
+    found = judge(claim, [], lambda row, column: cells.get((row, column)), "accuracy")
+    assert (found.verdict, found.evidence) == ("in line", "2 of 2 cells")
+    cells["SGD", "L2"] = p(0.01)
+    assert judge(claim, [], lambda row, column: cells.get((row, column)), "accuracy").verdict == "not seen"
 
 
 def test_nothing_measured_is_nan() -> None:

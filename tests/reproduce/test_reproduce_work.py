@@ -8,7 +8,7 @@ from sparseflow.reproduce.assess import needs_runs
 from sparseflow.reproduce.experiment import experiment, experiments
 from sparseflow.reproduce.machine import Machine
 from sparseflow.reproduce.scale import LADDER, NAMED, scale_named
-from sparseflow.reproduce.work import Work, work_of
+from sparseflow.reproduce.work import Work, together, work_of
 from sparseflow.reproduce.works import counted, works
 from sparseflow.study import RunSpec, validate
 
@@ -43,6 +43,18 @@ def test_sparse_networks_cost_less_where_layers_are_compact() -> None:
     twin = one(mask={"twin_width": 10}, model={"depth": 3, "width": 100}).gflops
     assert twin < 0.1 * one(model={"depth": 3, "width": 100}).gflops
     assert one(mask={"twin_width": 79}, model={"depth": 3}).gflops < 0.1 * one(model={"depth": 3}).gflops  # of 788
+
+
+def test_studies_of_a_kind_share_runs_and_every_trial_of_a_search_counts() -> None:
+    one, two = (validate(RunSpec, {"seed": seed}) for seed in (1, 2))
+    assert together([("arms", [one, two]), ("arms", [two])]) == [one, two]
+    assert together([("arms", [one]), ("pairs", [one])]) == [one, one]  # two stores
+    assert together([("search", [one, one, two]), ("search", [two])]) == [one, one, two, two]
+
+
+def test_a_search_is_counted_with_all_its_trials() -> None:
+    few, many = (counted(experiment("001.tableB.1a"), scale_named(scale)).runs for scale in ("10", "small"))
+    assert many - few >= 25 - 4  # vectors of one search
 
 
 def test_every_item_that_trains_is_counted_and_each_scale_asks_for_less() -> None:

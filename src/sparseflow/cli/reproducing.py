@@ -33,7 +33,7 @@ from sparseflow.reproduce.shrink import shrunk
 from sparseflow.reproduce.source import Source
 from sparseflow.reproduce.specs import specification
 from sparseflow.reproduce.words import rules_in_words
-from sparseflow.reproduce.work import Work, work_of
+from sparseflow.reproduce.work import Work, together, work_of
 from sparseflow.study import DataCache, Estimator, RunSpec, Store, Surroundings, has_results, store_of
 from sparseflow.study.sections import DataSpec
 
@@ -105,9 +105,9 @@ class _Reproduction:
         return Estimator(self.surroundings, self.cache, _TIMING_S).seconds(runs) / min(jobs, len(runs))
 
     def runs(self, scale: Scale) -> list[RunSpec]:
-        """All that it takes, each once."""
-        every = [run for asked in self.asked(scale) for run in asked.expected]
-        return list({run.name: run for run in every}.values())
+        """All that it takes."""
+        kinds = (part.kind for part in self.experiment.parts)
+        return together(zip(kinds, (asked.expected for asked in self.asked(scale)), strict=True))
 
     def work(self, scale: Scale) -> Work:
         """The arithmetic of it."""

@@ -14,7 +14,7 @@ from sparseflow.reproduce.measured import Measured
 from sparseflow.reproduce.printed import Printed
 from sparseflow.reproduce.scale import Scale
 
-_COLOURS = {"seen": "#d5efdc", "contradicted": "#f9d6d0"}
+_COLOURS = {"seen": "#d5efdc", "in line": "#edf7ef", "contradicted": "#f9d6d0"}
 
 
 def sections(found: Assessment, scale: Scale, rules: Sequence[str], figures: Sequence[Block]) -> list[Section]:
@@ -124,7 +124,8 @@ def _claims(claims: Sequence[Judged], scale: Scale) -> Table:
     ]
     caption = (
         "Seen: the one-sided paired signed-rank test over runs that differ in nothing else finds it at 0.05 (claims of "
-        "single p-values: every cell named). Contradicted: it finds the opposite. Not judged: the claim is in words "
+        "single p-values: every cell named). In line: the claim is that one thing does not beat another, and no test "
+        "finds that it does. Contradicted: the test finds the opposite. Not judged: the claim is in words "
         "that no rule covers; look at the figure."
     )
     if not scale.full:

@@ -14,9 +14,10 @@ from sparseflow.reproduce.measured import Measured
 from sparseflow.reproduce.source import Observed, by_pair
 from sparseflow.stats import smallest_p, wilcoxon
 
-Verdict = Literal["seen", "not seen", "contradicted", "cannot tell", "not judged"]
-"""seen: the paired test finds it at 0.05. contradicted: the test finds the opposite. not seen: neither. cannot tell: no
-number of pairs that could. not judged: the claim is in words that no rule here covers."""
+Verdict = Literal["seen", "in line", "not seen", "contradicted", "cannot tell", "not judged"]
+"""seen: the paired test finds it at 0.05. in line: the claim is that one thing does *not* beat another, which no test
+can find, and none finds that it does. contradicted: the test finds the opposite. not seen: none of these. cannot tell:
+no number of pairs that could. not judged: the claim is in words that no rule here covers."""
 
 _MOST_EXACT = 500
 
@@ -66,11 +67,11 @@ def _sides(claim: PaperClaim, read: Callable[[str, str], Measured | None]) -> Ju
         return Judged(claim, "cannot tell", "no cell has pairs enough")
     right = sum((m.value < LEVEL) == below for m, below in told)
     words = f"{right} of {len(told)} cells"
-    return Judged(claim, "seen" if right == len(wanted) else "not seen", words + _of_all(len(told), len(wanted)))
-
-
-def _of_all(told: int, wanted: int) -> str:
-    return "" if told == wanted else f" (of {wanted} that the claim names)"
+    if right < len(told):
+        return Judged(claim, "not seen", words)
+    if len(told) < len(wanted):
+        return Judged(claim, "cannot tell", f"{words}, of {len(wanted)} that the claim names")
+    return Judged(claim, "seen" if claim.significant else "in line", words)
 
 
 def _more(

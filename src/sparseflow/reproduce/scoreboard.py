@@ -13,11 +13,12 @@ HEAD = """\
 
 This page is written by `sparseflow reproduce --scoreboard` from the records in `results/`; no number in it is typed by
 hand. Every table and figure of the four papers is listed. *Seen*: a one-sided paired test over runs finds the claim at
-0.05. *Contradicted*: it finds the opposite. *Not seen*: neither. *Cannot tell*: too few pairs to show it. *Not judged*:
-no rule covers it; the figure is in the item's folder. Scales and their rules: [reproduce](reproduce.md).
+0.05. *In line*: the claim is that one thing does not beat another, and no test finds that it does. *Contradicted*: the
+test finds the opposite. *Not seen*: none of these. *Cannot tell*: too few pairs to show it. *Not judged*: no rule
+covers it; the figure is in the item's folder. Scales and their rules: [reproduce](reproduce.md).
 """
 
-_ORDER = ("seen", "not seen", "contradicted", "cannot tell", "not judged")
+_ORDER = ("seen", "in line", "not seen", "contradicted", "cannot tell", "not judged")
 
 
 def scoreboard(found: Mapping[str, Record]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
@@ -42,6 +42,22 @@ class Work:
 
     def __add__(self, other: Work) -> Work:
         return Work(self.runs + other.runs, self.gflops + other.gflops, self.layer_steps + other.layer_steps)
+
+
+def together(studies: Iterable[tuple[str, Sequence[RunSpec]]]) -> list[RunSpec]:
+    """The runs of studies, given with their kinds, that an item takes.
+
+    Studies of one kind share a store, so a run that two of them have counts once. Searches share nothing, and before a
+    search its trials are all one stand-in.
+    """
+    found: list[RunSpec] = []
+    had: set[tuple[str, str]] = set()
+    for kind, runs in studies:
+        for run in runs:
+            if kind == "search" or (kind, run.name) not in had:
+                had.add((kind, run.name))
+                found.append(run)
+    return found
 
 
 def work_of(runs: Iterable[RunSpec], shape: Callable[[str], tuple[int, int, tuple[int, ...], int]]) -> Work:

@@ -13,7 +13,7 @@ from sparseflow.reproduce.items import FOLDER
 from sparseflow.reproduce.scale import NAMED, Scale, scale_named
 from sparseflow.reproduce.shrink import papers_sizes, shrunk
 from sparseflow.reproduce.specs import specification
-from sparseflow.reproduce.work import Work, work_of
+from sparseflow.reproduce.work import Work, together, work_of
 from sparseflow.search import Search, quests
 from sparseflow.study import (
     ArmsSpec,
@@ -46,8 +46,8 @@ def works() -> Mapping[str, Mapping[str, Work]]:
 
 def counted(experiment: Experiment, scale: Scale) -> Work:
     """What an item takes at a scale, with the papers' whole data sets."""
-    runs = {run.name: run for part in experiment.parts for run in _runs(shrunk(part.content, scale, papers_sizes))}
-    return work_of(runs.values(), _shape)
+    parts = ((part.kind, _runs(shrunk(part.content, scale, papers_sizes))) for part in experiment.parts)
+    return work_of(together(parts), _shape)
 
 
 def _runs(content: Mapping[str, object]) -> list[RunSpec]:
