@@ -84,11 +84,12 @@ def number(measured: Measured, digits: int = 4) -> str:
 def summary(table: TableAgreement) -> str:
     """How the table agrees as a whole, in words."""
     compared, printed = table.compared, len(table.table.numbers)
-    if texts := [cell for row in table.cells for cell in row if cell.measured is not None and cell.measured.text]:
-        numbers = [(cell.printed, Printed.read(cell.measured.text)) for cell in texts if cell.measured is not None]
+    settings = [(cell.printed, cell.measured.text) for row in table.cells for cell in row if cell.measured is not None]
+    if settings and all(text for _, text in settings):
+        numbers = [(cell, Printed.read(text)) for cell, text in settings]
         both = [(a.value, b.value) for a, b in numbers if a.is_number and b.is_number]
         return (
-            f"{len(texts)} settings are read from the specifications. Where both are plain numbers, "
+            f"{len(settings)} settings are read from the specifications. Where both are plain numbers, "
             f"{sum(a == b for a, b in both)} of {len(both)} are equal."
         )
     if not compared:

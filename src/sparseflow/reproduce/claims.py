@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sparseflow.reproduce.agreement import LEVEL
 from sparseflow.reproduce.items import PaperClaim
-from sparseflow.reproduce.measured import Measured
+from sparseflow.reproduce.measured import QUANTITY, Measured
 from sparseflow.reproduce.source import Observed, by_pair
 from sparseflow.stats import smallest_p, wilcoxon
 
@@ -98,9 +98,12 @@ def _more(
     verdict: Verdict = "seen" if ahead < LEVEL else "contradicted" if behind < LEVEL else "not seen"
     if verdict == "not seen" and smallest_p(len(differences)) >= LEVEL:
         verdict = "cannot tell"
-    words = f"{_named(quantity)} {mean:+.3g} on average over {len(differences)} pairs, p = {ahead:.2g}"
+    words = f"{_named(quantity, larger, smaller)} {mean:+.3g} on average over {len(differences)} pairs, p = {ahead:.2g}"
     return Judged(claim, verdict, words, len(differences), mean, ahead)
 
 
-def _named(quantity: str) -> str:
-    return {"accuracy": "accuracy (points)"}.get(quantity, quantity)
+def _named(quantity: str, larger: Mapping[str, Any], smaller: Mapping[str, Any]) -> str:
+    """A quantity in words; a table that holds several names the one in its cells."""
+    cell = larger.get(QUANTITY)
+    named = str(cell) if cell is not None and cell == smaller.get(QUANTITY) else quantity
+    return {"accuracy": "accuracy (points)"}.get(named, named)

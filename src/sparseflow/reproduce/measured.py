@@ -9,6 +9,9 @@ from typing import Any
 
 from sparseflow.stats import summary
 
+QUANTITY = "Quantity"
+"""The axis by which a table tells apart the several quantities in its cells."""
+
 
 @dataclass(frozen=True)
 class Measured:

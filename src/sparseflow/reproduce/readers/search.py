@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import nan
 from statistics import fmean
 
-from sparseflow.reproduce.measured import Measured, Place, agrees, over_runs
+from sparseflow.reproduce.measured import QUANTITY, Measured, Place, agrees, over_runs
 from sparseflow.reproduce.readers.registry import readers
 from sparseflow.reproduce.source import DENSE, SEARCHED_BY, Source
 from sparseflow.search import Found, Tried
@@ -52,7 +52,7 @@ def search(sources: Sequence[Source], place: Place) -> Measured | None:
     """
     if place.get("Source") == "quoted":
         return None
-    quantity = _QUANTITIES[place["Quantity"]]
+    quantity = _QUANTITIES[place[QUANTITY]]
     ended = _ended(sources, place)
     if not ended:
         return None
