@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from commands import said
-from sparseflow.reproduce.ledger import records
+from sparseflow.reproduce.ledger import Record, records
 from sparseflow.reproduce.scoreboard import scoreboard
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--data", "digits", "--scale", "10", "--jobs", "1")
 TABLE = "001.tableA.2c"
+KEPT = f"{TABLE}-digits"
 """The smallest table: two optimisers, four activations."""
 
 
@@ -31,10 +32,10 @@ def test_a_table_is_reproduced_and_recorded(reproduced: tuple[Path, Path, str]) 
     page = (out / TABLE / "report.html").read_text(encoding="utf-8")
     for words in ("The paper&#39;s table, measured", "What the paper says of it", "Provenance", "(0.004)", "SReLU"):
         assert words in page
-    found = records(kept)[TABLE]
+    found = records(kept)[TABLE][0]
     assert found.facts["runs"] == found.facts["ended"] == 2 * 4 * 2 * 2
     assert found.facts["data"] == "digits"
-    assert len((kept / TABLE / "cells.csv").read_text().splitlines()) == 1 + 8
+    assert len((kept / KEPT / "cells.csv").read_text().splitlines()) == 1 + 8
 
 
 @pytest.mark.slow
@@ -59,10 +60,10 @@ def test_an_item_of_the_same_cells_trains_nothing_again(reproduced: tuple[Path, 
 def test_recording_again_writes_the_same_files(reproduced: tuple[Path, Path, str], tmp_path: Path) -> None:
     out, kept, _ = reproduced
     said("reproduce", TABLE, *SMALL, "--out", out, "--record", tmp_path)
-    files = sorted(path.name for path in (kept / TABLE).iterdir())
-    assert sorted(path.name for path in (tmp_path / TABLE).iterdir()) == files
+    files = sorted(path.name for path in (kept / KEPT).iterdir())
+    assert sorted(path.name for path in (tmp_path / KEPT).iterdir()) == files
     for name in files:
-        assert (tmp_path / TABLE / name).read_bytes() == (kept / TABLE / name).read_bytes()
+        assert (tmp_path / KEPT / name).read_bytes() == (kept / KEPT / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -73,7 +74,7 @@ def test_the_scoreboard_is_made_of_the_records(reproduced: tuple[Path, Path, str
     assert board == scoreboard(records(kept))
     assert "1 of 152 items have been run." in board
     assert board.count("| not run |") == 151
-    facts = yaml.safe_load((kept / TABLE / "record.yaml").read_text(encoding="utf-8"))
+    facts = yaml.safe_load((kept / KEPT / "record.yaml").read_text(encoding="utf-8"))
     assert facts["summary"] in board
 
 
@@ -124,3 +125,15 @@ def test_absent_data_are_said_with_what_would_work(tmp_path: Path) -> None:
     printed = said("reproduce", TABLE, "--data-root", tmp_path, code=2)
     assert "cifar-10" in printed
     assert "--data digits needs no files" in printed
+
+
+def test_an_item_on_the_papers_data_and_on_others_has_two_entries() -> None:
+    facts = {"item": TABLE, "scale": "small", "rules": ["Rule."], "figures": ["x"], "runs": 0, "ended": 0}
+    one = Record(TABLE, {**facts, "summary": "On the paper's."}, [])
+    other = Record(KEPT, {**facts, "data": "digits", "summary": "On others."}, [])
+    board = scoreboard({TABLE: [one, other]})
+    assert "1 of 152 items have been run." in board
+    assert board.index("On the paper's.") < board.index(f"### {TABLE} on digits") < board.index("On others.")
+    assert f"](../results/{KEPT}/x.svg)" in board
+    assert f"[{TABLE} on digits](#001tablea2c-on-digits)" in board
+    assert board.count("| not run |") == 151

@@ -40,10 +40,12 @@ class Record:
     """An item that was run.
 
     Attributes:
+        name: of its folder: the item's, and that of the data if they are not the paper's.
         facts: item, scale, rules, date, machine, runs, worker seconds, studies, summary.
         claims: rows of `claims.csv`.
     """
 
+    name: str
     facts: Mapping[str, Any]
     claims: Sequence[Mapping[str, str]]
 
@@ -64,7 +66,7 @@ def record(
     Returns:
         The item's folder.
     """
-    place = folder / found.item.id
+    place = folder / (f"{found.item.id}-{Path(data).stem}" if data else found.item.id)
     place.mkdir(parents=True, exist_ok=True)
     if found.table is not None:
         write_csv(place / "cells.csv", _CELLS, _cells(found))
@@ -96,19 +98,19 @@ def record(
     return place
 
 
-def records(folder: Path) -> dict[str, Record]:
-    """Item -> its record, of every item that was recorded here.
+def records(folder: Path) -> dict[str, list[Record]]:
+    """Item -> its records, that on the paper's data first, of every item that was recorded here.
 
     Raises:
         BadData: for a record that cannot be read.
     """
-    found = {}
+    found: dict[str, list[Record]] = {}
     for path in sorted(folder.glob("*/record.yaml")):
         try:
             facts = yaml.safe_load(path.read_text(encoding="utf-8"))
             with (path.parent / "claims.csv").open(newline="", encoding="utf-8") as file:
                 claims = list(csv.DictReader(file))
-            found[str(facts["item"])] = Record(facts, claims)
+            found.setdefault(str(facts["item"]), []).append(Record(path.parent.name, facts, claims))
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
             raise BadData(f"{path}: no record of an item: {error}") from None
     return found
