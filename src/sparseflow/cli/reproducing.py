@@ -227,7 +227,10 @@ def _page(console: Console, it: _Reproduction, scale: Scale, out: Path, place: P
             look = analyses[it.experiment.analyses]
             with counting(f"looking at the networks of {it.item.id}") as progress:
                 made = look(sources, it.experiment.options, scale, place, it.surroundings, progress)
-        page, found, figures = write_item(it.item, it.experiment, sources, scale, place, data=it.wish.data, made=made)
+        with counting(f"drawing the page of {it.item.id}") as progress:
+            page, found, figures = write_item(
+                it.item, it.experiment, sources, scale, place, data=it.wish.data, made=made, progress=progress
+            )
         if it.wish.keep is not None:
             rules = rules_in_words(scale, it.experiment, it.wish.data)
             kept_at = record(it.wish.keep, found, sources, scale, rules, figures, it.wish.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparseflow.report import reports
@@ -27,6 +27,7 @@ def write_item(
     *,
     data: str | None = None,
     made: Sequence[Block] = (),
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[Path, Assessment, list[Figure]]:
     """Write `report.html` into the folder.
 
@@ -34,6 +35,7 @@ def write_item(
         sources: of the studies that there are.
         data: what the item was trained on, if not the paper's data.
         made: figures and tables of makers and analyses.
+        progress: told of every study whose report is drawn.
 
     Returns:
         The path of the page, what the item came to, and its figures.
@@ -41,7 +43,8 @@ def write_item(
     found = assess(item, experiment, sources)
     own: list[Block] = list(made)
     rest: list[Section] = []
-    for source in sources if needs_runs(experiment) else ():
+    for number, source in enumerate(sources if needs_runs(experiment) else ()):
+        progress(number, len(sources))
         of_study = reports[source.study_kind](source.study)
         several = len(sources) > 1
         place = ", ".join(source.part.labels.values()) or of_study.title
