@@ -42,7 +42,7 @@ def tau(sources: Sequence[Source], place: Place) -> Measured | None:
         raise ValueError(f"no measure {place['Measure']!r}")
     rows = []
     for source in sources:
-        if agrees(source.part.labels, place):
+        if agrees(source.called({}), place):
             every = kendall_rows([r.cell for r in source.cells], source.cells, source.series, [measure])
             rows += [
                 row.average
