@@ -14,8 +14,8 @@ from sparseflow.reproduce.scoreboard import scoreboard
 ROOT = Path(__file__).parents[2]
 SMALL = ("--data", "digits", "--scale", "10", "--jobs", "1")
 TABLE = "001.tableA.2c"
-KEPT = f"{TABLE}-digits"
 """The smallest table: two optimisers, four activations."""
+KEPT = f"{TABLE}-digits"
 
 
 @pytest.fixture(scope="module")
