@@ -240,7 +240,8 @@ def test_settings_of_comparisons_of_pairs_and_wrong_paths():
         content = {"data": {"name": "cifar-100"}, "model": {"depth": depth}, "compare": {"optimizers": ["sgd", "adam"]}}
         spec = validate(CompareSpec, content)
         part = Part({"Hidden Layers": str(depth)}, content)
-        one = Experiment("000.table2", (part,), options={"fields": fields})
+        deep = {"Hidden Layers": {"4": "four"}}
+        one = Experiment("000.table2", (part,), options={"fields": fields}, relabel=deep)
         study = ReportStudy("x", {"spec": spec.changes(), "facts": {}}, None, None)
         sources.append(Source(one, part, study, "compare"))
     read = readers["settings"]
@@ -248,5 +249,6 @@ def test_settings_of_comparisons_of_pairs_and_wrong_paths():
     assert read(sources, {"Setting": "Optimizers"}).text == "sgd, adam"
     assert read(sources, {"Setting": "Batch"}).text == "128"
     assert read(sources, {"Setting": "Layers"}).text == "1, 4"
+    assert read(sources, {"Setting": "Layers", "Hidden Layers": "four"}).text == "4"  # as the table has it
     with pytest.raises(ValueError, match=r"no setting base.train.batches \(train.batches\); nowhere \(nowhere\)"):
         read(sources, {"Setting": "Wrong"})

@@ -48,7 +48,7 @@ def settings(sources: Sequence[Source], place: Place) -> Measured | None:
     rest = {axis: value for axis, value in place.items() if axis != "Setting"}
     found: list[str] = []
     for source in sources:
-        if agrees(source.part.labels, rest):
+        if agrees(source.called({}), rest):
             found += _values(source, paths)
     return Measured(text=", ".join(dict.fromkeys(found))) if found else None
 
