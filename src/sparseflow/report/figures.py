@@ -64,7 +64,9 @@ def rows_of_panels(
 def save(canvas: Canvas, folder: Path, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Write `name`.svg, `name`.pdf and `name`.csv into the folder; returns the SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    canvas.draw_without_rendering()
+    engine = canvas.get_layout_engine()
+    assert engine is not None  # every canvas here is made with one
+    engine.execute(canvas)
     canvas.set_layout_engine(None)  # panels keep the places they have now: each file would find the same ones again
     text = io.StringIO()
     canvas.savefig(text, format="svg", metadata={"Date": None})

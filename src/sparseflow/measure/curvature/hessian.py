@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from sparseflow.autodiff import Slopes
@@ -14,6 +14,9 @@ from sparseflow.measure.coordinates import Coordinates
 from sparseflow.measure.curvature.symmetric import as_scipy, checked_columns
 from sparseflow.measure.probing import BatchNorm, own_copy, read
 from sparseflow.sparse import compact as compacted
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 Progress = Callable[[int, int], None]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from sparseflow.core import BadValue
@@ -78,6 +77,8 @@ class Krylov:
 
     def ritz(self) -> tuple[Floats, Floats]:
         """Eigenvalues (steps,) of the tridiagonal matrix, rising, and its eigenvectors (steps, steps) in columns."""
+        from scipy.linalg import eigh_tridiagonal  # a long import, which a worker that trains need not pay
+
         values, vectors = eigh_tridiagonal(np.array(self._diagonal), np.array(self._beside[:-1]))
         return values, vectors
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.integrate import trapezoid
 
 from sparseflow.core import BadValue
 from sparseflow.measure.curvature.hessian import Hessian
@@ -71,6 +70,8 @@ def distance(first: Density, second: Density) -> float:
     """
     if not np.array_equal(first.at, second.at):
         raise BadValue("the densities are of different points; give both the same at=")
+    from scipy.integrate import trapezoid  # a third of a second to import, which a worker that trains need not pay
+
     return float(trapezoid(np.abs(first.values - second.values), first.at))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from sparseflow.core import BadValue
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 
 class Symmetric(Protocol):
@@ -61,6 +63,7 @@ def checked_columns(matrix: Symmetric, vectors: Tensor) -> Tensor:
 
 def as_scipy(matrix: Symmetric) -> LinearOperator:
     """A linear operator on numpy arrays, for scipy's eigensolvers."""
+    from scipy.sparse.linalg import LinearOperator  # a long import, which a worker that trains need not pay
 
     def matmat(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         found: npt.NDArray[np.floating] = matrix.matmat(torch.from_numpy(np.ascontiguousarray(vectors))).cpu().numpy()
