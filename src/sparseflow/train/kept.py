@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -65,11 +67,19 @@ class Kept:
         self.collected.note(gradient)
 
     def hook(self) -> RemovableHandle:
-        """Mask the gradient from now on as soon as a backward pass has accumulated it."""
-        weight = self.weight
+        """Mask the gradient from now on as soon as a backward pass has accumulated it, for as long as this lives."""
+        weight, mine = self.weight, ref(self)
+
+        # torch's garbage collection does not see through these hooks: one that held this, and so its own weight, would
+        # keep both for ever.
+        def accumulated(_: Tensor) -> None:
+            one = mine()
+            if one is not None:
+                one._accumulated()
+
         frozen = not weight.requires_grad
         weight.requires_grad_(True)  # torch hooks no frozen weight, but one may be unfrozen later
-        handle: RemovableHandle = weight.register_post_accumulate_grad_hook(lambda _: self._accumulated())
+        handle: RemovableHandle = weight.register_post_accumulate_grad_hook(accumulated)
         weight.requires_grad_(not frozen)
         return handle
 
