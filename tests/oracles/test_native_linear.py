@@ -80,6 +80,19 @@ def test_random_structures():
     run(300)
 
 
+@pytest.mark.parametrize("isa", instruction_sets(C))
+@pytest.mark.parametrize("density", [0.4, 1.0])
+def test_operands_read_in_place_and_copied(isa, density):
+    """Below 64 weights to a feature of the gathered operand it is read where it lies, if tiles are full."""
+    C.use_isa(isa)
+    torch.manual_seed(0)
+    mask = torch.rand(100, 90) < density
+    assert (mask.sum() < 64 * 90) == (density < 1)
+    for batch in (64, 128):
+        check(mask, batch, torch.float32, None)
+        check(mask, batch, torch.float64, (48, 32, 48, 32))
+
+
 def test_a_large_layer():
     torch.manual_seed(0)
     torch.set_num_threads(2)

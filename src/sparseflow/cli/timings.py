@@ -151,10 +151,8 @@ def figure(
 @bench_app.command()
 def sweep(
     study: Annotated[str, typer.Option(help="digits, or fashion-mnist (one cell of it).")] = "digits",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: digits 50, fashion-mnist 3.")] = None,
-    train_limit: Annotated[
-        int | None, typer.Option(min=1, help="Training examples; default: digits all, fashion-mnist 6,000.")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: digits 50, fashion-mnist 1.")] = None,
+    train_limit: Annotated[int | None, typer.Option(min=1, help="Training examples; default: all.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per cell and width; default 3.")] = None,
     points: Annotated[
         int | None, typer.Option(min=0, help="Measuring points of a run; default: digits 11, fashion-mnist 0.")

@@ -5,6 +5,7 @@
 #define VECTOR_BYTES 16
 #define MAX_VECTORS 4
 #define NAME(x) x##_f32_base
+#define MAX_SUMS 8
 #include "lanes.inc"
 #include KERNEL_TEXT
 #include "lanes_end.inc"
@@ -13,6 +14,7 @@
 #define VECTOR_BYTES 16
 #define MAX_VECTORS 4
 #define NAME(x) x##_f64_base
+#define MAX_SUMS 8
 #include "lanes.inc"
 #include KERNEL_TEXT
 #include "lanes_end.inc"
@@ -29,6 +31,7 @@
 #define VECTOR_BYTES 32
 #define MAX_VECTORS 4
 #define NAME(x) x##_f32_avx2
+#define MAX_SUMS 8
 #include "lanes.inc"
 #include KERNEL_TEXT
 #include "lanes_end.inc"
@@ -37,6 +40,7 @@
 #define VECTOR_BYTES 32
 #define MAX_VECTORS 4
 #define NAME(x) x##_f64_avx2
+#define MAX_SUMS 8
 #include "lanes.inc"
 #include KERNEL_TEXT
 #include "lanes_end.inc"
@@ -53,6 +57,7 @@
 #define VECTOR_BYTES 64
 #define MAX_VECTORS 8
 #define NAME(x) x##_f32_avx512
+#define MAX_SUMS 8
 #include "lanes.inc"
 #include KERNEL_TEXT
 #include "lanes_end.inc"
@@ -61,6 +66,7 @@
 #define VECTOR_BYTES 64
 #define MAX_VECTORS 8
 #define NAME(x) x##_f64_avx512
+#define MAX_SUMS 8
 #include "lanes.inc"
 #include KERNEL_TEXT
 #include "lanes_end.inc"

@@ -48,7 +48,7 @@ typedef struct {
 } Block;
 
 typedef struct {
-    size_t n_out, n_in, out_block, in_block;
+    size_t n_out, n_in, n_weights, out_block, in_block;
     size_t n_bands, *bands; /* a band: the blocks of the same outputs; (n_bands + 1) starts */
     Block *blocks;
     Run *runs;
@@ -172,6 +172,7 @@ static int build_side(Side *side, const Csc *csc, int backward, size_t out_block
 {
     side->n_out = backward ? csc->n_in : csc->n_out;
     side->n_in = backward ? csc->n_out : csc->n_in;
+    side->n_weights = csc->n;
     side->out_block = out_block;
     side->in_block = in_block;
     side->n_bands = ceil_div(side->n_out, out_block);
@@ -183,7 +184,7 @@ static int build_side(Side *side, const Csc *csc, int backward, size_t out_block
     side->bands = calloc(side->n_bands + 1, sizeof *side->bands);
     side->blocks = calloc(n_blocks, sizeof *side->blocks);
     side->runs = malloc(listed * sizeof *side->runs);
-    side->rows = malloc(listed * sizeof *side->rows);
+    side->rows = calloc(listed, sizeof *side->rows); /* one more than there are: a row looks at the next */
     side->columns = malloc((csc->n + 1) * sizeof *side->columns);
     int failed = !cells || !side->bands || !side->blocks || !side->runs || !side->rows || !side->columns;
 
@@ -409,9 +410,9 @@ static void *shifted(const void *at, size_t elements, size_t itemsize)
     return at ? (char *)at + elements * itemsize : NULL;
 }
 
-/* Up to this batch the gathered operand is read where it lies: its features are near enough to each other that a copy
- * costs more than it saves. */
-enum { IN_PLACE = 128 };
+/* Up to this batch, and with fewer weights to each of its features, the gathered operand is read where it lies: the features
+ * are near enough to each other that a copy costs more than it saves. */
+enum { IN_PLACE = 128, REPAY_COPY = 64 };
 
 /* Cuts the batch into tiles, brings the gathered operand into panels and runs the kernel: on the full tiles with the
  * other operands in place, on a last one that the batch does not fill with copies of theirs. -1 if memory is short. */
@@ -421,7 +422,7 @@ static int run_product(const Side *side, const Call *call, const Product *p)
     const size_t item = (size_t)call->itemsize, batch = (size_t)call->batch, width = width_of(batch);
     const size_t full = batch / width, tiles = ceil_div(batch, width), used = batch % width;
     const size_t in_tile = side->n_in * width, out_tile = used ? side->n_out * width : 0;
-    const int in_place = !used && batch <= IN_PLACE;
+    const int in_place = !used && batch <= IN_PLACE && side->n_weights < REPAY_COPY * side->n_in;
     const size_t in_bytes = in_place ? 0 : tiles * in_tile * item, rest_bytes = out_tile * item;
     /* To whole cache lines: a load that straddles two costs both. */
     const size_t bytes = in_bytes + 2 * rest_bytes + 2 * (side->max_weights + 1) * item;
