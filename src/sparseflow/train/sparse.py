@@ -49,7 +49,7 @@ class Sparse:
     Weights that a compact layer stands for need no keeping: their inactive entries do not exist.
 
     A copy or pickle of this object brings its own model, optimiser and hooks; one of the bare model has no hooks.
-    As a context manager it takes its hooks away at the end.
+    As a context manager it takes its hooks away at the end. The optimiser's hooks hold it, the model's do not.
 
     Args:
         model: any module (the plain one, where DDP or `torch.compile` wraps it); its masked weights are set to 0.
