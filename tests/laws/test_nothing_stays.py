@@ -27,6 +27,15 @@ KINDS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _without_the_other_tests():
+    """What is there already is not looked through again and again."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def parameters() -> int:
     gc.collect()
     return sum(type(o) is nn.Parameter for o in gc.get_objects())
