@@ -44,6 +44,9 @@ def test_the_page_has_the_papers_rows_and_columns_in_the_papers_order(reproduced
     table = page[page.index("The paper&#39;s table, measured") :].partition("</table>")[0]
     places = [table.index(f">{name}<") for name in ("ReLU", "SReLU", "Swish", "PReLU", "Adam", "Mom (0.9)")]
     assert places == sorted(places)
+    caption = page[page.index("Rows and columns as in the paper") :].partition("</figcaption>")[0]
+    assert "p-values are exact" in caption
+    assert "standard deviation" not in caption  # a p-value has none
 
 
 @pytest.mark.slow

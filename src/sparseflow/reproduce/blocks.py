@@ -44,10 +44,12 @@ def _table(item: Item, table: TableAgreement) -> Table:
         [*labels, *(_cell(cell) for cell in line)] for labels, line in zip(paper.rows, table.cells, strict=True)
     ]
     header = [*paper.axes, *(" ".join(heading) for heading in paper.columns)]
-    caption = (
-        "Rows and columns as in the paper. Each cell: measured here, and in brackets what the paper printed. Means ± "
-        "one standard deviation over runs. Point at a cell for the number of runs and the test behind it."
-    )
+    caption = "Rows and columns as in the paper. Each cell: measured here, and in brackets what the paper printed."
+    numbers = [cell.measured for row in table.cells for cell in row if cell.measured and cell.measured.is_number]
+    if any(measured.spread == measured.spread for measured in numbers):
+        caption += " Means ± one standard deviation over runs."
+    if numbers:
+        caption += " Point at a cell for the number of runs and the test behind it."
     if table.sides():
         caption += (
             " p-values are exact; the papers printed the normal approximation, which is shown with the exact one where "
