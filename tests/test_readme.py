@@ -27,6 +27,12 @@ def test_the_library_example_runs():
     assert names["flow"].egf_2 > 0
 
 
+def test_its_command_without_data_runs(tmp_path, analyse):
+    (words,) = re.findall(r"sparseflow analyse (signal [^#]*)#", README.read_text(encoding="utf-8"))
+    analyse(*words.split(), "--draws", "2", "-d", "0.5", "-i", "fans", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_compact_as_the_readme_says():
     from sparseflow import compact, core, masks
 
