@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -36,6 +38,23 @@ def sparseflow(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return call
+
+
+@pytest.mark.parametrize(("said", "threads"), [({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")])
+def test_a_command_has_one_thread_unless_told_otherwise(said, threads):
+    code = """if True:
+        import sys
+        from sparseflow.cli import main
+        sys.argv = ["sparseflow", "--version"]
+        try:
+            main()
+        except SystemExit:
+            import torch
+            print(torch.get_num_threads())
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | said
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert printed.stdout.splitlines()[-1] == threads
 
 
 def test_compare_writes_everything_and_repeats_nothing(sparseflow, tmp_path):

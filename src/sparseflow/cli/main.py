@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 
@@ -9,6 +10,9 @@ def main() -> None:
     """Run a command: errors that a user can mend are one message and exit status 2, an interrupt is 130."""
     # Batch systems and `timeout` end a command so: it stops as cleanly as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Networks as small as most here are slower with more threads, and far slower where other work waits for the cores:
+    # OpenMP's threads spin. Read when torch is loaded; who wants more says so.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         _run()
     except KeyboardInterrupt:
