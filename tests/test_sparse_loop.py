@@ -78,6 +78,35 @@ def test_accumulated_gradients_are_masked_after_every_backward_pass():
         assert torch.equal(found, expected.masked_fill(~mask, 0))
 
 
+def test_gradients_are_masked_until_remove_whoever_holds_the_sparse():
+    model, ((x, y),) = net(), batches(1)
+    masks = masks_of(model)
+    Sparse(model, masks, torch.optim.SGD(model.parameters(), lr=0.1))
+    gc.collect()
+    F.cross_entropy(model(x), y).backward()
+    assert_kept(model, masks)
+
+
+def test_the_latest_sparse_of_a_weight_alone_masks_its_gradient():
+    model, ((x, y),) = net(), batches(1)
+    first = masks_of(model)
+    flipped = {name: ~mask for name, mask in first.items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    earlier = Sparse(model, first, optimizer)
+    Sparse(model, flipped, torch.optim.SGD(model.parameters(), lr=0.1))
+    for name in flipped:  # its own zeros, or no gradient reaches the first layer
+        nn.init.ones_(model.get_parameter(name))
+    F.cross_entropy(model(x), y).backward()
+    for name, mask in flipped.items():
+        gradient = model.get_parameter(name).grad
+        assert not gradient[~mask].any()
+        assert gradient[mask].any(), "the earlier mask counts no more"
+    earlier.remove()  # takes away nothing but its own
+    model.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+    assert all(not model.get_parameter(name).grad[~mask].any() for name, mask in flipped.items())
+
+
 @pytest.mark.parametrize("clip", [nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_])
 def test_clipping_sees_masked_gradients(clip):
     model, ((x, y),) = net(), batches(1)

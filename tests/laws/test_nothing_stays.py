@@ -82,15 +82,3 @@ def test_nothing_of_a_loop_of_ones_own_stays(steps):
     del model, optimizer, sparse
     gc.collect()
     assert [one() for one in gone] == [None] * 4
-
-
-def test_gradients_are_masked_though_only_the_optimiser_is_kept():
-    model = nn.Sequential(nn.Linear(8, 4))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    mask = torch.rand(4, 8) < 0.5
-    Sparse(model, {"0.weight": mask}, optimizer)
-    gc.collect()
-    model(torch.randn(5, 8)).square().mean().backward()
-    assert not model[0].weight.grad[~mask].any()
-    assert model[0].weight.grad[mask].any()
-    assert optimizer.param_groups  # it is what keeps the masks

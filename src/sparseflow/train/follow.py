@@ -41,8 +41,8 @@ class Follower:
         for name, layer in layers().items():
             gradient = self._gradients[name] = Gradient()
             if isinstance(layer, Kept):
-                layer.collected = gradient
-                self._watching.callback(setattr, layer, "collected", None)
+                layer.gradient.collected = gradient
+                self._watching.callback(setattr, layer.gradient, "collected", None)
             else:
                 tap = self._watching.enter_context(layer.tapped())
                 hook = layer.values.register_post_accumulate_grad_hook(_from_tap(tap, gradient))

@@ -49,7 +49,8 @@ class Sparse:
     Weights that a compact layer stands for need no keeping: their inactive entries do not exist.
 
     A copy or pickle of this object brings its own model, optimiser and hooks; one of the bare model has no hooks.
-    As a context manager it takes its hooks away at the end. The optimiser's hooks hold it, the model's do not.
+    As a context manager it takes its hooks away at the end. The optimiser's hooks hold it. Those of the model hold the
+    masks alone; the latest one made of a weight masks its gradient.
 
     Args:
         model: any module (the plain one, where DDP or `torch.compile` wraps it); its masked weights are set to 0.
