@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
+from sparseflow.measure.probes import PRODUCTS
+from sparseflow.reproduce.analyses import analyses, effort_of
 from sparseflow.reproduce.assess import needs_runs
 from sparseflow.reproduce.experiment import experiment, experiments
 from sparseflow.reproduce.machine import Machine
 from sparseflow.reproduce.scale import LADDER, NAMED, scale_named
-from sparseflow.reproduce.work import Work, together, work_of
+from sparseflow.reproduce.work import Work, together, work_of, work_of_looking
 from sparseflow.reproduce.works import counted, works
 from sparseflow.study import RunSpec, validate
 
@@ -30,6 +34,9 @@ def test_the_work_of_a_perceptron_by_hand() -> None:
     assert one(train={"epochs": 2, "eval_every": 1}).gflops > work.gflops
     assert one(measure={"points": 2, "probe_size": 100}).gflops == pytest.approx(
         work.gflops + (2 * forward * 200 + 3 * 2 * forward * 100) / 1e9
+    )
+    assert one(measure={"points": 2, "probe_size": 100, "eigenvalues": 1}).gflops == pytest.approx(
+        work.gflops + (2 * forward * 200 + (3 + PRODUCTS * 6) * 2 * forward * 100) / 1e9
     )
     assert one(data={"name": "mnist", "train_limit": 500}).layer_steps == 2 * 4 * 2
 
@@ -55,6 +62,32 @@ def test_studies_of_a_kind_share_runs_and_every_trial_of_a_search_counts() -> No
 def test_a_search_is_counted_with_all_its_trials() -> None:
     few, many = (counted(experiment("001.tableB.1a"), scale_named(scale)).runs for scale in ("10", "small"))
     assert many - few >= 25 - 4  # vectors of one search
+
+
+def test_looking_at_networks_is_counted_by_hand() -> None:
+    at = {"at": [0.1, 0.9], "arm": "a", "arms": ["a", "b", "c"], "examples": 300}
+    full, small = scale_named("full"), scale_named("10")  # 10 probes of 80 steps; 2 of 20 on 128 examples
+    each, less = (PRODUCTS + 800) * 2 * 2 * 300, (PRODUCTS + 40) * 2 * 2 * 128
+    assert effort_of("updates", at, full, 7) == 2 * 2 * each
+    assert effort_of("spectra", at, full, 7) == 3 * 2 * each
+    assert effort_of("spectra", at, small, 7) == 3 * 2 * less
+    line = {"view": "eigenvector", "reach": 1.0, "points": 21, "examples": 900, "hessian_examples": 400}
+    assert effort_of("landscape", line, full, 7) == pytest.approx(7 * (PRODUCTS * 2 * 400 + 21 * 900 / 3))
+    square = line | {"view": "input"}
+    assert effort_of("landscape", square, full, 7) == pytest.approx(7 * (900 + 21**2 * 900 / 3))
+    forward = 2 * (784 * 100 + 100 * 10)
+    run = validate(RunSpec, {"data": {"name": "mnist"}, "model": {"depth": 1, "width": 100}})
+    assert work_of_looking(50.0, [run], lambda name: SHAPE) == Work(0, pytest.approx(50 * 3 * forward / 1e9), 0.0)
+
+
+@pytest.mark.parametrize("entry", analyses, ids=lambda one: one.name)
+def test_every_analysis_says_what_it_takes_and_less_at_smaller_scales(entry) -> None:
+    items = [one for one in experiments().values() if one.analyses == entry.name]
+    assert items
+    for one in items:
+        efforts = [effort_of(entry.name, one.options, scale, 3) for scale in LADDER]
+        assert all(a >= b > 0 for a, b in pairwise(efforts))
+        assert efforts[0] > 10 * efforts[-1]
 
 
 def test_every_item_that_trains_is_counted_and_each_scale_asks_for_less() -> None:

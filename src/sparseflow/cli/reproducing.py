@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,7 +20,7 @@ from sparseflow.core import BadData, BadValue, SparseflowError, cores
 from sparseflow.data import check_name
 from sparseflow.report import Study
 from sparseflow.report.blocks import Block
-from sparseflow.reproduce.analyses import analyses
+from sparseflow.reproduce.analyses import analyses, effort_of
 from sparseflow.reproduce.assess import needs_runs
 from sparseflow.reproduce.estimate import choose
 from sparseflow.reproduce.experiment import Experiment, Part, experiment
@@ -33,7 +34,7 @@ from sparseflow.reproduce.shrink import shrunk
 from sparseflow.reproduce.source import Source
 from sparseflow.reproduce.specs import specification
 from sparseflow.reproduce.words import rules_in_words
-from sparseflow.reproduce.work import Work, together, work_of
+from sparseflow.reproduce.work import Work, together, work_of, work_of_looking
 from sparseflow.study import DataCache, Estimator, RunSpec, Store, Surroundings, has_results, store_of
 from sparseflow.study.sections import DataSpec
 
@@ -100,9 +101,17 @@ class _Reproduction:
         return self._asked[scale]
 
     def seconds(self, scale: Scale, jobs: int) -> float:
-        """Estimated wall time."""
+        """Estimated wall time, but for drawing the page."""
         runs = self.runs(scale)
-        return Estimator(self.surroundings, self.cache, _TIMING_S).seconds(runs) / min(jobs, len(runs))
+        estimator = Estimator(self.surroundings, self.cache, _TIMING_S)
+        training = estimator.seconds(runs) / min(jobs, len(runs))
+        gradient = fmean(estimator.step_ms(run) / run.train.batch_size for run in runs) / 1e3
+        return training + self._gradients(scale, len(runs)) * gradient
+
+    def _gradients(self, scale: Scale, runs: int) -> float:
+        """What the analysis of its networks takes, in gradients of one example."""
+        name = self.experiment.analyses
+        return 0.0 if name is None else effort_of(name, self.experiment.options, scale, runs)
 
     def runs(self, scale: Scale) -> list[RunSpec]:
         """All that it takes."""
@@ -111,7 +120,8 @@ class _Reproduction:
 
     def work(self, scale: Scale) -> Work:
         """The arithmetic of it."""
-        return work_of(self.runs(scale), self.shape)
+        runs = self.runs(scale)
+        return work_of(runs, self.shape) + work_of_looking(self._gradients(scale, len(runs)), runs, self.shape)
 
 
 def run_reproduction(

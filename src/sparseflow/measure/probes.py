@@ -53,6 +53,10 @@ class GradientFlowProbe:
         return GradientFlow.of(layer_flows(some, masks, counts), per_weight=self.per_weight).metrics()
 
 
+PRODUCTS = 25
+"""Of the Hessian with a vector, that both ends of its spectrum take: 15 to 25 along trainings of LeNet-5."""
+
+
 @dataclass(frozen=True)
 class CurvatureProbe:
     """The ends of the Hessian's spectrum over the active weights, on fixed batches (003 Fig. 2, 9a; 004 Fig. 11a).
@@ -75,8 +79,12 @@ class CurvatureProbe:
     tolerance: float | None = None
     max_steps: int = 1000
 
+    def hessian(self, model: nn.Module, masks: Masks) -> Hessian:
+        """The matrix itself."""
+        return Hessian(model, self.loss, self.batches, masks, batch_norm=self.batch_norm, compact=self.compact)
+
     def __call__(self, model: nn.Module, masks: Masks) -> Mapping[Metric, float]:
-        hessian = Hessian(model, self.loss, self.batches, masks, batch_norm=self.batch_norm, compact=self.compact)
+        hessian = self.hessian(model, masks)
         ends = extremes(hessian, self.top, self.bottom, tolerance=self.tolerance, max_steps=self.max_steps)
         found = {Metric("gradient_curvature"): predicted_step(hessian, 0.0).curvature}
         for end, pairs in (("top", ends.top), ("bottom", ends.bottom)):

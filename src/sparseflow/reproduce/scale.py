@@ -79,6 +79,12 @@ LADDER: tuple[Scale, ...] = (
 """From the paper's own down to what an impatient look takes; every rung is smaller than the one before. The last
 one's examples are hardly more than CIFAR-100's classes."""
 
+
+def at_most(count: int, most: int | None) -> int:
+    """`count`, or the most that a scale has of it."""
+    return count if most is None else min(count, most)
+
+
 NAMED = ("full", "medium", "small")
 
 STAND_INS: Mapping[str, str] = {"imagenet": "cifar-100", "tiny-imagenet": "cifar-100"}

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 
 from sparseflow.core import mode, weight_shapes
+from sparseflow.measure.probes import PRODUCTS
 from sparseflow.models import maximum_width, sketch
 from sparseflow.study import RunSpec
 from sparseflow.train import forward_flops
@@ -23,6 +25,9 @@ _FULL_CHANNELS = 16
 
 _GRADIENT = 3
 """Passes of a training step: forward, gradient of the input, gradient of the weights."""
+
+_PRODUCT = 2 * _GRADIENT
+"""Passes of a product of the Hessian with a vector: a gradient, and its derivative."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,16 @@ def work_of(runs: Iterable[RunSpec], shape: Callable[[str], tuple[int, int, tupl
     return total
 
 
+def work_of_looking(
+    gradients: float, runs: Sequence[RunSpec], shape: Callable[[str], tuple[int, int, tuple[int, ...], int]]
+) -> Work:
+    """What an analysis takes of networks such as these runs', given in gradients of the loss on one example."""
+    flops = fmean(
+        _forward(run.model.name, tuple(run.model.arguments().items()), *shape(run.data.name)[2:])[0] for run in runs
+    )
+    return Work(0, gradients * _GRADIENT * flops / 1e9, 0.0)
+
+
 def _one(run: RunSpec, train: int, test: int, shape: tuple[int, ...], classes: int) -> Work:
     flops, layers = _forward(run.model.name, tuple(run.model.arguments().items()), shape, classes)
     examples = min(run.data.train_limit or train, train)
@@ -79,9 +94,8 @@ def _one(run: RunSpec, train: int, test: int, shape: tuple[int, ...], classes: i
     epochs, every = run.train.epochs, run.train.eval_every
     evaluations = run.measure.points + (epochs / every if every else 1)
     trained = _GRADIENT * flops * examples * epochs * _price(run, shape)
-    watched = flops * tests * evaluations + _GRADIENT * flops * run.measure.points * min(
-        run.measure.probe_size, examples
-    )
+    passes = _GRADIENT + (PRODUCTS * _PRODUCT if run.measure.eigenvalues else 0)
+    watched = flops * tests * evaluations + passes * flops * run.measure.points * min(run.measure.probe_size, examples)
     steps = epochs * ceil(examples / run.train.batch_size)
     return Work(1, (trained + watched) / 1e9, steps * layers)
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from sparseflow.reproduce.analyses import effort_of
 from sparseflow.reproduce.assess import needs_runs
 from sparseflow.reproduce.experiment import Experiment, experiments
 from sparseflow.reproduce.items import FOLDER
 from sparseflow.reproduce.scale import NAMED, Scale, scale_named
 from sparseflow.reproduce.shrink import papers_sizes, shrunk
 from sparseflow.reproduce.specs import specification
-from sparseflow.reproduce.work import Work, together, work_of
+from sparseflow.reproduce.work import Work, together, work_of, work_of_looking
 from sparseflow.search import Search, quests
 from sparseflow.study import (
     ArmsSpec,
@@ -47,7 +48,12 @@ def works() -> Mapping[str, Mapping[str, Work]]:
 def counted(experiment: Experiment, scale: Scale) -> Work:
     """What an item takes at a scale, with the papers' whole data sets."""
     parts = ((part.kind, _runs(shrunk(part.content, scale, papers_sizes))) for part in experiment.parts)
-    return work_of(together(parts), _shape)
+    runs = together(parts)
+    work = work_of(runs, _shape)
+    if experiment.analyses is None:
+        return work
+    gradients = effort_of(experiment.analyses, experiment.options, scale, len(runs))
+    return work + work_of_looking(gradients, runs, _shape)
 
 
 def _runs(content: Mapping[str, object]) -> list[RunSpec]:

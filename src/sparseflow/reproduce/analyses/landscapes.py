@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sparseflow.measure.probes import PRODUCTS
 from sparseflow.report import LANDSCAPE_HEADER, landscape_cells
 from sparseflow.report.blocks import Block, Figure, Table, Text
 from sparseflow.report.figures import COLOURS, look, panels, save
 from sparseflow.report.landscape import at_centre
 from sparseflow.report.landscape_figures import map_figure
 from sparseflow.reproduce.analyses.networks import finished_runs, made_with, parts_of
-from sparseflow.reproduce.analyses.registry import analyses
-from sparseflow.reproduce.scale import Scale
+from sparseflow.reproduce.analyses.registry import OF_A_LOSS, OF_A_PRODUCT, analyses
+from sparseflow.reproduce.scale import Scale, at_most
 from sparseflow.reproduce.source import Source
 from sparseflow.study import DataCache, Look, Surroundings, Terrain, reload, terrain
 
@@ -26,7 +27,15 @@ _ALONG = {
 }
 
 
-@analyses.add("landscape", cite="003 Fig. 8, 10")
+def _effort(options: Mapping[str, Any], scale: Scale, runs: int) -> float:
+    wanted = look_of(options, scale)
+    points = len(wanted.distances)
+    if wanted.view == "input":
+        return runs * (1 + points**2 * OF_A_LOSS) * wanted.examples
+    return runs * (PRODUCTS * OF_A_PRODUCT * wanted.hessian_examples + points * OF_A_LOSS * wanted.examples)
+
+
+@analyses.add("landscape", cite="003 Fig. 8, 10", effort=_effort)
 def landscape(
     sources: Sequence[Source],
     options: Mapping[str, Any],
@@ -92,13 +101,9 @@ def look_of(options: Mapping[str, Any], scale: Scale) -> Look:
         view,
         tuple(reach * k / half for k in range(-half, half + 1)),
         which,
-        _bounded(int(options["examples"]), most),
-        _bounded(int(options.get("hessian_examples", 1000)), scale.examples),
+        at_most(int(options["examples"]), most),
+        at_most(int(options.get("hessian_examples", 1000)), scale.examples),
     )
-
-
-def _bounded(count: int, most: int | None) -> int:
-    return count if most is None else min(count, most)
 
 
 def change_figure(found: Sequence[Terrain], along: str, folder: Path, which: str) -> Figure:

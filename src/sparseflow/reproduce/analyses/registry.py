@@ -19,4 +19,23 @@ Analysis = Callable[[Sequence[Source], Mapping[str, Any], Scale, Path, Surroundi
 which device, and whom to tell of its progress (done, of all). What is found is kept in the folder, and a call that was
 cut goes on. Nothing is shown of a study none of whose runs has ended."""
 
+OF_A_PRODUCT = 2
+"""Gradients that a product of the Hessian with a vector costs: one, and its derivative."""
+
+OF_FLOAT64 = 2
+"""What float64 costs, in float32's time."""
+
+OF_A_LOSS = 1 / 3
+"""Of a gradient: a forward pass alone."""
+
+Effort = Callable[[Mapping[str, Any], Scale, int], float]
+"""What an analysis computes, in gradients of the loss on one example: told its options, the scale, and how many runs
+the studies have. Every entry has one as its fact `effort`."""
+
 analyses: Catalog[Analysis] = Catalog("analysis of networks")
+
+
+def effort_of(name: str, options: Mapping[str, Any], scale: Scale, runs: int) -> float:
+    """Gradients of the loss on one example that an analysis takes the time of."""
+    effort: Effort = analyses.entry(name).facts["effort"]
+    return effort(options, scale, runs)

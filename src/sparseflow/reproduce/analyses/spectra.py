@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparseflow.measure.probes import PRODUCTS
 from sparseflow.report import HESSIAN_HEADER, hessian_cells
 from sparseflow.report.blocks import Block, Table, Text
 from sparseflow.report.hessian_figure import spectrum_figure
 from sparseflow.reproduce.analyses.again import Wanted, load, on_the_way, step_after, total_steps
 from sparseflow.reproduce.analyses.networks import Named, finished_runs, made_with, parts_of
-from sparseflow.reproduce.analyses.registry import analyses
-from sparseflow.reproduce.scale import Scale
+from sparseflow.reproduce.analyses.registry import OF_A_PRODUCT, OF_FLOAT64, analyses
+from sparseflow.reproduce.scale import Scale, at_most
 from sparseflow.reproduce.source import Source
 from sparseflow.study import Curvature, Curved, DataCache, Loaded, PartFile, Surroundings, curved, reload
 
@@ -25,7 +26,21 @@ _CAPTION = (
 _NONE = "No run has ended yet."
 
 
-@analyses.add("updates", cite="004 Fig. 10")
+def _effort_of_one(options: Mapping[str, Any], scale: Scale) -> float:
+    """Of one network: gradients of one example."""
+    examples, how = _wanted(options, scale)
+    return (PRODUCTS + how.probes * how.steps) * OF_A_PRODUCT * OF_FLOAT64 * examples
+
+
+def _effort_of_updates(options: Mapping[str, Any], scale: Scale, runs: int) -> float:
+    return 2 * len(options["at"]) * _effort_of_one(options, scale)
+
+
+def _effort_of_spectra(options: Mapping[str, Any], scale: Scale, runs: int) -> float:
+    return len(options["arms"]) * len(options["at"]) * _effort_of_one(options, scale)
+
+
+@analyses.add("updates", cite="004 Fig. 10", effort=_effort_of_updates)
 def updates(
     sources: Sequence[Source],
     options: Mapping[str, Any],
@@ -63,7 +78,7 @@ def updates(
     return [*blocks, Table("The Hessian around updates", _CAPTION, HESSIAN_HEADER, list(hessian_cells(every)))]
 
 
-@analyses.add("spectra", cite="004 Fig. 11b")
+@analyses.add("spectra", cite="004 Fig. 11b", effort=_effort_of_spectra)
 def spectra(
     sources: Sequence[Source],
     options: Mapping[str, Any],
@@ -101,18 +116,21 @@ def spectra(
     return [*blocks, Table("The Hessian along training", _CAPTION, HESSIAN_HEADER, list(hessian_cells(every)))]
 
 
+def _wanted(options: Mapping[str, Any], scale: Scale) -> tuple[int, Curvature]:
+    """On how many training examples, and what to find out."""
+    probes, steps = int(options.get("probes", 10)), int(options.get("steps", 80))
+    if scale.points is not None:
+        probes, steps = min(probes, scale.points), min(steps, 10 * scale.points)
+    return at_most(int(options["examples"]), scale.examples), Curvature(probes=probes, steps=steps, top=1, bottom=1)
+
+
 class _Look:
     """How networks are looked at."""
 
     def __init__(self, options: Mapping[str, Any], scale: Scale, surroundings: Surroundings, folder: Path) -> None:
         self.cache = DataCache(surroundings)
         self._surroundings, self._folder = surroundings, folder
-        asked = int(options["examples"])
-        self._examples = asked if scale.examples is None else min(asked, scale.examples)
-        probes, steps = int(options.get("probes", 10)), int(options.get("steps", 80))
-        if scale.points is not None:
-            probes, steps = min(probes, scale.points), min(steps, 10 * scale.points)
-        self._how = Curvature(probes=probes, steps=steps, top=1, bottom=1)
+        self._examples, self._how = _wanted(options, scale)
 
     def at(self, named: Named, part: float, between: Sequence[float]) -> Loaded:
         """The network of a run after a part of its training, under the arm's name."""
