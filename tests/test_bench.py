@@ -28,6 +28,7 @@ from sparseflow.bench.timing import fastest, thread_limit
 from sparseflow.cli import main
 from sparseflow.core import BadValue, SparseflowError, UnknownName, active_counts
 from sparseflow.models import ResNet, sketch
+from sparseflow.sparse import kernels
 
 COLUMNS = {"case", "implementation", "median_ms", "spread_ms", "peak_mib"}
 TINY = LayerCase(12, 10, 0, 4, 0.25)
@@ -252,6 +253,7 @@ def test_layer_command(bench):
     assert "x dense twin" in out
     assert "faster than masked" in out
     assert "compact" not in out
+    assert f"sparse kernels {kernels()}, torch's" in out
     assert "nothing" not in bench(*words, "--linear", "8x6", "--density", "much")[0]
     assert "--density takes numbers with commas" in bench(*words, "--linear", "8x6", "--density", "much")[1]
     assert "--all has its own shapes" in bench(*words, "--linear", "8x6", "--all")[1]

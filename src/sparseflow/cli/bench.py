@@ -10,6 +10,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,6 +23,8 @@ from sparseflow.bench.overhead import BATCHES
 from sparseflow.bench.profile import Share, profile_step
 from sparseflow.bench.step import step_cases
 from sparseflow.core import BadValue
+from sparseflow.sparse import kernels
+from sparseflow.sparse.crossover import processor
 
 N = TypeVar("N")
 
@@ -194,7 +197,9 @@ def _show(console: Console, rows: Sequence[Row], notes: Sequence[str], *, as_jso
         for case in dict.fromkeys(row.case for row in rows):
             console.print(_table(case, [row for row in rows if row.case == case]))
             console.print()
-    for note in notes:
+    # Ratios differ between processors more than between any two kernels.
+    here = f"{processor()}; sparse kernels {kernels()}, torch's {torch.backends.cpu.get_cpu_capability()}"
+    for note in [*notes, here]:
         console.print(escape(f"note: {note}"))
 
 

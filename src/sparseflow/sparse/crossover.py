@@ -200,11 +200,12 @@ def _default_cache() -> Path:
 def _machine() -> str:
     """What times depend on besides the case."""
     return (
-        f"{_processor()} / kernels {native.kernels()} / torch {torch.__version__} / sparseflow {version('sparseflow')}"
+        f"{processor()} / kernels {native.kernels()} / torch {torch.__version__} / sparseflow {version('sparseflow')}"
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What this machine's processor calls itself."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
