@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from pathlib import Path
 
@@ -93,3 +94,8 @@ def server():
 def database(server) -> str:
     """The URL of an empty database."""
     return server.database()
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
