@@ -97,5 +97,6 @@ def database(server) -> str:
 
 
 def pytest_collection_finish():
+    """What is there now is there to the end: tests that collect garbage need not look through it each time."""
     gc.collect()
     gc.freeze()

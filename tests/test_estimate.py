@@ -22,7 +22,7 @@ def seconds(small, cache, monkeypatch):
 
 
 def test_steps_evaluations_and_gradient_flow_by_hand(seconds):
-    # 160 examples less a tenth for validation, in batches of 32, twice; two epochs are evaluated.
+    # 160 examples in batches of 32, twice; two epochs are evaluated.
     plain = seconds(measure={"points": 0, "gradient_flow": False})
     assert plain == pytest.approx(2 * 5 + 2)
     assert seconds(measure={"points": 3, "gradient_flow": False}) == pytest.approx(plain + 3)
@@ -32,3 +32,13 @@ def test_steps_evaluations_and_gradient_flow_by_hand(seconds):
 def test_the_ends_of_a_spectrum_cost_so_many_products_at_each_point(seconds):
     without = seconds(measure={"points": 3, "probe_size": 64})
     assert seconds(measure={"points": 3, "probe_size": 64, "eigenvalues": 2}) == pytest.approx(without + 3 * PRODUCTS)
+
+
+def test_a_gradient_is_timed_on_the_batches_of_the_analyses(small, cache, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "_median", lambda call: (seen.append(call()), 6.0)[1])
+    run = small(mask={"twin_width": None})
+    assert Estimator(Surroundings(), cache).gradient_s(run) == pytest.approx(6.0 / 100)  # of 160 examples
+    monkeypatch.setattr(module, "BATCH", 1_000)
+    assert Estimator(Surroundings(), cache).gradient_s(run) == pytest.approx(6.0 / 160)
+    assert len(seen) == 2

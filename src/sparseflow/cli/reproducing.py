@@ -105,8 +105,11 @@ class _Reproduction:
         runs = self.runs(scale)
         estimator = Estimator(self.surroundings, self.cache, _TIMING_S)
         training = estimator.seconds(runs) / min(jobs, len(runs))
-        gradient = fmean(estimator.step_ms(run) / run.train.batch_size for run in runs) / 1e3
-        return training + self._gradients(scale, len(runs)) * gradient
+        gradients = self._gradients(scale, len(runs))
+        if not gradients:
+            return training
+        kinds = {(run.model.model_dump_json(), run.mask.model_dump_json()): run for run in reversed(runs)}
+        return training + gradients * fmean(estimator.gradient_s(run) for run in kinds.values())
 
     def _gradients(self, scale: Scale, runs: int) -> float:
         """What the analysis of its networks takes, in gradients of one example."""

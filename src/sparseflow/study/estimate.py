@@ -18,6 +18,7 @@ from sparseflow.study.build import build, optimizer_for, plan_for, stacks
 from sparseflow.study.groups import MOST_TOGETHER, shape_key
 from sparseflow.study.lineage import first_round, predecessor
 from sparseflow.study.measured import probes_of
+from sparseflow.study.reload import BATCH
 from sparseflow.study.run import DataCache, source_for
 from sparseflow.study.spec import RunSpec
 from sparseflow.study.surroundings import Surroundings
@@ -41,6 +42,13 @@ class Estimator:
     def step_ms(self, run: RunSpec) -> float:
         """Milliseconds of one step of a run's size, as `seconds` timed it in the first kind of that size."""
         return self._step_ms[_size(_timeable(run))]
+
+    def gradient_s(self, run: RunSpec) -> float:
+        """Seconds of the loss's gradient on one example, in batches as finished networks are looked at in."""
+        same = _timeable(run)
+        wide = same.model_copy(update={"train": same.train.model_copy(update={"batch_size": BATCH})})
+        data = self._cache.prepared(wide)
+        return _median(_alone(self._trainer(wide, data, wide.seed)).step) / min(BATCH, len(data.train))
 
     def seconds(self, runs: Sequence[RunSpec], watch: Callable[[int, int], None] = lambda done, of: None) -> float:
         """Estimated wall time of all runs on one worker, in seconds.
