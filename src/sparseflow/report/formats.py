@@ -24,6 +24,11 @@ def p_colour(p: float) -> str:
     return "#" + "".join(f"{round(a + (b - a) * t):02x}" for a, b in zip(low, high, strict=True))
 
 
+def error_text(error: float) -> str:
+    """A standard error or a residual, to one digit: 20, 0.3, 2e-11."""
+    return f"{float(f'{error:.1g}'):g}"
+
+
 def spread_text(values: Sequence[float], digits: int, diverged: int = 0) -> str:
     """`mean ± standard deviation (n)`, with a dagger and the number of diverged runs among them."""
     if not values:

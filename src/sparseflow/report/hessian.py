@@ -15,6 +15,7 @@ from sparseflow.core import BadStore
 from sparseflow.measure import curvature
 from sparseflow.report.analysed import write_analysis
 from sparseflow.report.blocks import Section, Table, Text, write_csv
+from sparseflow.report.formats import error_text
 from sparseflow.report.hessian_figure import ends_figure, spectrum_figure
 from sparseflow.study import Curved, Loaded
 
@@ -83,7 +84,10 @@ def hessian_cells(found: Iterable[Curved]) -> Iterable[list[str]]:
             one.label,
             f"{one.size:,}",
             f"{one.loss:.4g}",
-            *(f"{ends[0].value:.4g} ± {ends[0].residual:.1g}" if ends else "–" for ends in (one.top, one.bottom)),
+            *(
+                f"{ends[0].value:.4g} ± {error_text(ends[0].residual)}" if ends else "–"
+                for ends in (one.top, one.bottom)
+            ),
             _estimate(trace, error, 1.0, ""),
             _estimate(negative, spread, 100.0, " %"),
             " + ".join(f"{taken:,}" for taken in _products(one).values()),
@@ -111,7 +115,7 @@ def _time(part: str, taken: int, one: Curved) -> str:
 def _estimate(value: float, error: float, unit: float, mark: str) -> str:
     if isnan(value):
         return "–"
-    return f"{unit * value:.4g}" + ("" if isnan(error) or error == 0 else f" ± {unit * error:.1g}") + mark
+    return f"{unit * value:.4g}" + ("" if isnan(error) or error == 0 else f" ± {error_text(unit * error)}") + mark
 
 
 def trace_and_negative(one: Curved) -> tuple[float, float, float, float]:

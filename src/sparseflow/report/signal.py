@@ -12,6 +12,7 @@ import yaml
 from sparseflow.core import BadStore
 from sparseflow.measure import DENSE, Point
 from sparseflow.report.blocks import Section, Table, Text, write_csv
+from sparseflow.report.formats import error_text
 from sparseflow.report.page import write_page
 from sparseflow.report.signal_figure import signal_figure, signal_rows
 
@@ -75,8 +76,8 @@ def signal_cells(points: Iterable[Point]) -> Iterable[list[str]]:
         yield [
             point.initialisation,
             f"{point.density:g}",
-            f"{point.rms:.3g} ± {point.error:.1g}",
-            "–" if isnan(part) else f"{part:.3g} ± {error:.1g}",
+            f"{point.rms:.3g} ± {error_text(point.error)}",
+            "–" if isnan(part) else f"{part:.3g} ± {error_text(error)}",
             f"{point.quantile(0.1):.3g} to {point.quantile(0.9):.3g}",
             f"{100 * point.unreached:.1f} %",
             f"{100 * point.dead:.1f} %",
