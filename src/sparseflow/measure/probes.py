@@ -56,6 +56,9 @@ class GradientFlowProbe:
 PRODUCTS = 25
 """Of the Hessian with a vector, that both ends of its spectrum take: 15 to 25 along trainings of LeNet-5."""
 
+OF_A_PRODUCT = 2
+"""Gradients that such a product costs: one, and its derivative."""
+
 
 @dataclass(frozen=True)
 class CurvatureProbe:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseflow.core import mode, weight_shapes
-from sparseflow.measure.probes import PRODUCTS
+from sparseflow.measure.probes import OF_A_PRODUCT, PRODUCTS
 from sparseflow.models import maximum_width, sketch
 from sparseflow.study import RunSpec
 from sparseflow.train import forward_flops
@@ -25,9 +25,6 @@ _FULL_CHANNELS = 16
 
 _GRADIENT = 3
 """Passes of a training step: forward, gradient of the input, gradient of the weights."""
-
-_PRODUCT = 2 * _GRADIENT
-"""Passes of a product of the Hessian with a vector: a gradient, and its derivative."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def _one(run: RunSpec, train: int, test: int, shape: tuple[int, ...], classes: i
     epochs, every = run.train.epochs, run.train.eval_every
     evaluations = run.measure.points + (epochs / every if every else 1)
     trained = _GRADIENT * flops * examples * epochs * _price(run, shape)
-    passes = _GRADIENT + (PRODUCTS * _PRODUCT if run.measure.eigenvalues else 0)
+    passes = _GRADIENT * (1 + (PRODUCTS * OF_A_PRODUCT if run.measure.eigenvalues else 0))
     watched = flops * tests * evaluations + passes * flops * run.measure.points * min(run.measure.probe_size, examples)
     steps = epochs * ceil(examples / run.train.batch_size)
     return Work(1, (trained + watched) / 1e9, steps * layers)

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparseflow.measure.probes import PRODUCTS
+from sparseflow.measure.probes import OF_A_PRODUCT, PRODUCTS
 from sparseflow.report import LANDSCAPE_HEADER, landscape_cells
 from sparseflow.report.blocks import Block, Figure, Table, Text
 from sparseflow.report.figures import COLOURS, look, panels, save
 from sparseflow.report.landscape import at_centre
 from sparseflow.report.landscape_figures import map_figure
 from sparseflow.reproduce.analyses.networks import finished_runs, made_with, parts_of
-from sparseflow.reproduce.analyses.registry import OF_A_LOSS, OF_A_PRODUCT, analyses
+from sparseflow.reproduce.analyses.registry import OF_A_LOSS, analyses
 from sparseflow.reproduce.scale import Scale, at_most
 from sparseflow.reproduce.source import Source
 from sparseflow.study import DataCache, Look, Surroundings, Terrain, reload, terrain

@@ -19,9 +19,6 @@ Analysis = Callable[[Sequence[Source], Mapping[str, Any], Scale, Path, Surroundi
 which device, and whom to tell of its progress (done, of all). What is found is kept in the folder, and a call that was
 cut goes on. Nothing is shown of a study none of whose runs has ended."""
 
-OF_A_PRODUCT = 2
-"""Gradients that a product of the Hessian with a vector costs: one, and its derivative."""
-
 OF_FLOAT64 = 2
 """What float64 costs, in float32's time."""
 

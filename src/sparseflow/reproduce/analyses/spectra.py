@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparseflow.measure.probes import PRODUCTS
+from sparseflow.measure.probes import OF_A_PRODUCT, PRODUCTS
 from sparseflow.report import HESSIAN_HEADER, hessian_cells
 from sparseflow.report.blocks import Block, Table, Text
 from sparseflow.report.hessian_figure import spectrum_figure
 from sparseflow.reproduce.analyses.again import Wanted, load, on_the_way, step_after, total_steps
 from sparseflow.reproduce.analyses.networks import Named, finished_runs, made_with, parts_of
-from sparseflow.reproduce.analyses.registry import OF_A_PRODUCT, OF_FLOAT64, analyses
+from sparseflow.reproduce.analyses.registry import OF_FLOAT64, analyses
 from sparseflow.reproduce.scale import Scale, at_most
 from sparseflow.reproduce.source import Source
 from sparseflow.study import Curvature, Curved, DataCache, Loaded, PartFile, Surroundings, curved, reload
