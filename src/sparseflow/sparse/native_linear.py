@@ -69,16 +69,24 @@ def _blocks(n_out: int, n_in: int, active: int) -> Blocks:
 
     A visit to a row costs loading and storing its sums, which about ten weights repay in the forward product (forty in
     the backward one, whose weights do twice the work per load). Where density allows, the panel shrinks to what the
-    first-level cache holds; below, the second-level cache must do.
+    first-level cache holds; below, the second-level cache must do. An input's values for a block of outputs stand
+    together: fewer than ten cost more to fetch than to use.
     """
     density = max(active, 1) / (n_out * n_in)
     return (
-        min(512, _round(n_out)),
-        min(max(128, _round(10 / density)), _round(n_in), 4096),
-        min(512, _round(n_in)),
-        min(max(192, _round(40 / density)), _round(n_out), 4096),
+        _part(n_out, max(512, 10 / density), shared=True),
+        _part(n_in, max(64, 10 / density)),
+        _part(n_in, 512, shared=True),
+        _part(n_out, max(192, 40 / density)),
     )
 
 
-def _round(size: float) -> int:
-    return max(64, int(-(-size // 64)) * 64)
+def _part(features: int, size: float, shared: bool = False) -> int:
+    """A size near this one that cuts the features evenly: a small last part costs nearly what a whole one does.
+
+    Args:
+        shared: the parts are those that threads share: one, or an even number.
+    """
+    parts = max(1, round(features / min(size, 4096)))
+    parts += shared and parts > 1 and parts % 2
+    return max(16, -(-features // parts))

@@ -11,6 +11,13 @@
 #define NOINLINE __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 32")
 
+/* Keeps v in a register: gcc would make each of its uses an operand in memory, and load it as often. */
+#if defined(__x86_64__)
+#define HOLD(v) __asm__("" : "+v"(v))
+#else
+#define HOLD(v) ((void)(v))
+#endif
+
 static inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /* A buffer argument: (address, number of elements), or None. */

@@ -62,6 +62,9 @@ typedef struct {
 
 enum { WANT_OUT = 1, WANT_GRAD = 2 };
 
+/* How far ahead a kernel looks: at columns of weights, and at pieces or rows of values. The lists are so much longer. */
+enum { AHEAD = 16, SOON = 2 };
+
 /* Where an operand lies: elements from one feature to the next, and from one tile to the next. */
 typedef struct {
     void *at;
@@ -78,15 +81,19 @@ typedef struct {
     size_t band, band_end;
 } Job;
 
+/* To a multiple of what lines of cache and registers hold, of either type. */
+static INLINE size_t whole_lines(size_t elements) { return ceil_div(elements, 16) * 16; }
+
 #define KERNEL_TEXT "linear.inc"
 #include "each_isa.h"
 
 typedef struct {
     void (*product)(const Side *, const Job *, int what, void *scratch);
     void (*turn)(const void *source, void *target, size_t rows, size_t cols);
+    size_t (*at_once)(size_t width, int what);
 } Kernels;
 
-#define KERNELS(suffix) {product_##suffix, turn_##suffix}
+#define KERNELS(suffix) {product_##suffix, turn_##suffix, at_once_##suffix}
 
 typedef struct {
     const char *name;
@@ -185,7 +192,7 @@ static int build_side(Side *side, const Csc *csc, int backward, size_t out_block
     side->blocks = calloc(n_blocks, sizeof *side->blocks);
     side->runs = malloc(listed * sizeof *side->runs);
     side->rows = calloc(listed, sizeof *side->rows); /* one more than there are: a row looks at the next */
-    side->columns = malloc((csc->n + 1) * sizeof *side->columns);
+    side->columns = calloc(csc->n + AHEAD, sizeof *side->columns);
     int failed = !cells || !side->bands || !side->blocks || !side->runs || !side->rows || !side->columns;
 
     for (size_t i = 0; i < csc->n_in && !failed; i++)
@@ -245,7 +252,7 @@ static int list_pieces(Side *side, const Csc *csc, const int32_t *order)
             n_pieces += side->blocks[b].n_pieces;
             side->blocks[b].n_pieces = 0;
         }
-        side->pieces = malloc((n_pieces + 1) * sizeof *side->pieces);
+        side->pieces = calloc(n_pieces + SOON, sizeof *side->pieces);
         side->slots = malloc((csc->n + 1) * sizeof *side->slots);
         if (!side->pieces || !side->slots)
             break;
@@ -272,7 +279,7 @@ static int list_starts(Side *side, const int32_t *order)
     size_t n_rows = 0;
     for (size_t run = 0; run < n_runs; run++)
         n_rows += side->runs[run].rows;
-    side->starts = malloc((n_rows + 1) * sizeof *side->starts);
+    side->starts = calloc(n_rows + SOON, sizeof *side->starts);
     if (!side->starts)
         return -1;
     size_t row = 0, at = 0;
@@ -411,7 +418,7 @@ static void *shifted(const void *at, size_t elements, size_t itemsize)
 }
 
 /* Up to this batch, and with fewer weights to each of its features, the gathered operand is read where it lies: the features
- * are near enough to each other that a copy costs more than it saves. */
+ * are near enough to each other that a copy costs more than it saves. So it always is where a pass reads the whole batch. */
 enum { IN_PLACE = 128, REPAY_COPY = 64 };
 
 /* Cuts the batch into tiles, brings the gathered operand into panels and runs the kernel: on the full tiles with the
@@ -422,10 +429,11 @@ static int run_product(const Side *side, const Call *call, const Product *p)
     const size_t item = (size_t)call->itemsize, batch = (size_t)call->batch, width = width_of(batch);
     const size_t full = batch / width, tiles = ceil_div(batch, width), used = batch % width;
     const size_t in_tile = side->n_in * width, out_tile = used ? side->n_out * width : 0;
-    const int in_place = !used && batch <= IN_PLACE && side->n_weights < REPAY_COPY * side->n_in;
+    const int few = batch <= IN_PLACE && side->n_weights < REPAY_COPY * side->n_in;
+    const int in_place = !used && (few || batch <= kernels->at_once(width, p->what));
     const size_t in_bytes = in_place ? 0 : tiles * in_tile * item, rest_bytes = out_tile * item;
     /* To whole cache lines: a load that straddles two costs both. */
-    const size_t bytes = in_bytes + 2 * rest_bytes + 2 * (side->max_weights + 1) * item;
+    const size_t bytes = in_bytes + 2 * rest_bytes + (2 * whole_lines(side->max_weights) + 16) * item;
     char *space = aligned_alloc(64, ceil_div(bytes, 64) * 64);
     if (!space)
         return -1;
