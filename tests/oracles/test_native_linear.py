@@ -15,7 +15,7 @@ from torch import Tensor
 
 from native import as_before, close, instruction_sets, random_mask
 from sparseflow.core import BadValue
-from sparseflow.sparse import Structure, native, parts
+from sparseflow.sparse import Structure, native, native_linear, parts
 from sparseflow.sparse.native_linear import NativeLinear
 
 if not native.available():
@@ -83,14 +83,28 @@ def test_random_structures():
 @pytest.mark.parametrize("isa", instruction_sets(C))
 @pytest.mark.parametrize("density", [0.4, 1.0])
 def test_operands_read_in_place_and_copied(isa, density):
-    """Below 64 weights to a feature of the gathered operand it is read where it lies, if tiles are full."""
+    """Below 64 weights to a feature of the gathered operand it is read where it lies, if tiles are full; and where a pass
+    reads the whole batch."""
     C.use_isa(isa)
     torch.manual_seed(0)
     mask = torch.rand(100, 90) < density
     assert (mask.sum() < 64 * 90) == (density < 1)
-    for batch in (64, 128):
+    for batch in (64, 128, 256):
         check(mask, batch, torch.float32, None)
         check(mask, batch, torch.float64, (48, 32, 48, 32))
+
+
+@pytest.mark.parametrize("features", [1, 10, 64, 100, 512, 784, 3072, 3076, 20_000])
+@pytest.mark.parametrize("density", [1e-6, 0.001, 0.01, 0.05, 0.2, 1.0])
+def test_blocks_cut_features_evenly(features, density):
+    """No last part is small, none exceeds 16-bit offsets, and threads have an even number of parts to share."""
+    out, into, back_in, back_out = native_linear.default_blocks(features, features, int(density * features**2))
+    for size in (out, into, back_in, back_out):
+        assert 16 <= size <= 8192
+        if size < features:
+            assert (features - 1) % size + 1 >= size - -(-features // size)
+    for shared in (out, back_in):
+        assert shared >= features or -(-features // shared) % 2 == 0
 
 
 def test_a_large_layer():

@@ -28,7 +28,7 @@ class NativeLinear:
     def __init__(self, structure: Structure, blocks: Blocks | None = None) -> None:
         self._shape, self._active = structure.shape, structure.active
         starts, outs = structure.starts.contiguous(), structure.outs.contiguous()
-        blocks = blocks or _blocks(*self._shape, self._active)
+        blocks = blocks or default_blocks(*self._shape, self._active)
         self._c = linear().Structure(*self._shape, buffer(starts), buffer(outs), blocks)
 
     def forward(self, values: Tensor, x: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
@@ -64,7 +64,7 @@ class NativeLinear:
         return dx, dvalues
 
 
-def _blocks(n_out: int, n_in: int, active: int) -> Blocks:
+def default_blocks(n_out: int, n_in: int, active: int) -> Blocks:
     """The widest panel that still serves a row with enough weights.
 
     A visit to a row costs loading and storing its sums, which about ten weights repay in the forward product (forty in
