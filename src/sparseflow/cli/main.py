@@ -25,9 +25,10 @@ def _run() -> None:
     from rich.markup import escape
 
     from sparseflow.cli.app import app
-    from sparseflow.core import SparseflowError
+    from sparseflow.core import SparseflowError, keep_freed_memory
     from sparseflow.study import Interrupted
 
+    keep_freed_memory()
     try:
         app()
     except Interrupted as error:

@@ -13,7 +13,7 @@ from sparseflow.core.errors import (
     check_positive,
 )
 from sparseflow.core.files import replacing
-from sparseflow.core.machine import CACHE_VARIABLE, cores, user_cache
+from sparseflow.core.machine import CACHE_VARIABLE, cores, keep_freed_memory, user_cache
 from sparseflow.core.modes import mode
 from sparseflow.core.protocols import Companion, GradientProbe, Metric, Moment, Probe, Recorder
 from sparseflow.core.streams import global_stream, stream, stream_seed
@@ -66,6 +66,7 @@ __all__ = [
     "cores",
     "global_stream",
     "join",
+    "keep_freed_memory",
     "mode",
     "other_parameters",
     "replacing",

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from sparseflow.core import keep_freed_memory
 from sparseflow.study.crew import Message, Order, carry_out
 from sparseflow.study.freight import Consignment, DataKey, Parcel, ShippedCache, pack, scratch, unpack
 from sparseflow.study.spec import RunSpec
@@ -37,6 +38,7 @@ class Node:
     """
 
     def __init__(self, surroundings: Surroundings) -> None:
+        keep_freed_memory()
         torch.set_num_threads(surroundings.threads)
         self._surroundings = surroundings
         self._cache = ShippedCache(surroundings)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from sparseflow.core import keep_freed_memory
 from sparseflow.study.crew import Crew, Gone, InHand, Message, Worker, carry_out
 from sparseflow.study.run import DataCache
 from sparseflow.study.supply import Event, Supply
@@ -138,6 +139,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 def _serve(pipe: Connection, surroundings: Surroundings) -> None:
     """A worker's life: tasks come through the pipe, rows and results go back."""
     _exit_with_parent()
+    keep_freed_memory()
     torch.set_num_threads(surroundings.threads)
     cache = DataCache(surroundings)
     while True:
