@@ -83,8 +83,8 @@ def test_random_structures():
 @pytest.mark.parametrize("isa", instruction_sets(C))
 @pytest.mark.parametrize("density", [0.4, 1.0])
 def test_operands_read_in_place_and_copied(isa, density):
-    """Below 64 weights to a feature of the gathered operand it is read where it lies, if tiles are full; and where a pass
-    reads the whole batch."""
+    """Below 64 weights to a feature of the gathered operand it is read where it lies, if tiles are full; and where a
+    pass reads the whole batch."""
     C.use_isa(isa)
     torch.manual_seed(0)
     mask = torch.rand(100, 90) < density
