@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,21 +67,16 @@ class Structure:
         stays[drop] = False
         if int(stays.count_nonzero()) != self.active - drop.numel():
             raise BadValue("drop names a weight twice")
-        kept = self.keys()[stays]
+        stay = stays.nonzero().squeeze(1)
         grown = (grow % self.shape[1] * self.shape[0] + grow // self.shape[1]).sort().values
-        if bool((grown.diff() == 0).any()):
-            raise BadValue("grow names a weight twice")
-        before = torch.searchsorted(kept, grown)
-        if kept.numel() and bool((kept[before.clamp(max=kept.numel() - 1)] == grown).any()):
-            raise BadValue("a weight to grow is active already")
-        keys = kept.new_empty(kept.numel() + grown.numel())
-        source = torch.full_like(keys, -1)
-        at = before + torch.arange(grown.numel(), device=keys.device)
-        old = torch.ones(keys.numel(), dtype=torch.bool, device=keys.device)
-        old[at] = False
-        keys[at] = grown
-        keys.masked_scatter_(old, kept)
-        source.masked_scatter_(old, stays.nonzero().squeeze(1))
+        keys = torch.cat([self.keys()[stay], grown])
+        order = _merging_order(keys)
+        keys = keys[order]
+        source = torch.cat([stay, torch.full_like(grown, -1)])[order]
+        twice = (keys.diff() == 0).nonzero().squeeze(1)
+        if twice.numel():
+            both_grown = bool((torch.maximum(source[twice], source[twice + 1]) < 0).any())
+            raise BadValue("grow names a weight twice" if both_grown else "a weight to grow is active already")
         return Structure.of_keys(keys, self.shape), source
 
     @property
@@ -103,6 +99,14 @@ class Structure:
     def by_row(self) -> Tensor:
         """Which value stands at each row-major place of the active weights: row_major = values[by_row()]."""
         return torch.argsort(self.outs, stable=True)
+
+
+def _merging_order(keys: Tensor) -> Tensor:
+    """The order that sorts keys which consist of two rising runs."""
+    if keys.device.type == "cpu":
+        # numpy's stable sort finds the runs and merges them, in a third of the time of torch's.
+        return torch.from_numpy(np.argsort(keys.numpy(), kind="stable"))
+    return torch.argsort(keys, stable=True)
 
 
 def _check_indices(name: str, index: Tensor, size: int) -> None:
