@@ -30,6 +30,8 @@ class Nodes:
 
         self._room = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
         head = {**self._room, "num_cpus": 0, "_system_config": {"health_check_period_ms": 500}}
+        # Ray notes the cluster's address in its usual folder all the same, which nobody may have made.
+        (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)
         self._machines = Machines(initialize_head=True, head_node_args={**head, "temp_dir": folder})
         self.workers = []
 
