@@ -15,8 +15,8 @@
  * between runs of equal rows does not.
  *
  * Values come in one order whatever the blocks: by input feature, then by output (the row-major order of W^T). A row of
- * the backward side finds its share of a block in one piece; the forward takes a block's values, input by input, to their
- * slots before use: a sequential read, and writes that stay in the nearest cache.
+ * the backward side finds its share of a block in one piece and leaves its gradient there; the forward takes a block's
+ * values, input by input, to their slots before use: a sequential read, and writes that stay in the nearest cache.
  *
  * Safety: a Structure is validated when built, owned here and never changes. Buffers come as (address, length) from
  * the Python border, which answers for the addresses; every length is checked here against the structure.
@@ -62,8 +62,8 @@ typedef struct {
 
 enum { WANT_OUT = 1, WANT_GRAD = 2 };
 
-/* How far ahead a kernel looks: at columns of weights, and at pieces or rows of values. The lists are so much longer. */
-enum { AHEAD = 16, SOON = 2 };
+/* How far ahead a kernel looks: at columns of weights, rows, and pieces of values. The lists are so much longer. */
+enum { AHEAD = 16, ROWS_AHEAD = 2, PIECES_AHEAD = 8 };
 
 /* Where an operand lies: elements from one feature to the next, and from one tile to the next. */
 typedef struct {
@@ -80,9 +80,6 @@ typedef struct {
     size_t tiles, width, group;
     size_t band, band_end;
 } Job;
-
-/* To a multiple of what lines of cache and registers hold, of either type. */
-static INLINE size_t whole_lines(size_t elements) { return ceil_div(elements, 16) * 16; }
 
 #define KERNEL_TEXT "linear.inc"
 #include "each_isa.h"
@@ -252,7 +249,7 @@ static int list_pieces(Side *side, const Csc *csc, const int32_t *order)
             n_pieces += side->blocks[b].n_pieces;
             side->blocks[b].n_pieces = 0;
         }
-        side->pieces = calloc(n_pieces + SOON, sizeof *side->pieces);
+        side->pieces = calloc(n_pieces + PIECES_AHEAD, sizeof *side->pieces);
         side->slots = malloc((csc->n + 1) * sizeof *side->slots);
         if (!side->pieces || !side->slots)
             break;
@@ -279,7 +276,7 @@ static int list_starts(Side *side, const int32_t *order)
     size_t n_rows = 0;
     for (size_t run = 0; run < n_runs; run++)
         n_rows += side->runs[run].rows;
-    side->starts = calloc(n_rows + SOON, sizeof *side->starts);
+    side->starts = calloc(n_rows + ROWS_AHEAD, sizeof *side->starts);
     if (!side->starts)
         return -1;
     size_t row = 0, at = 0;
@@ -432,9 +429,9 @@ static int run_product(const Side *side, const Call *call, const Product *p)
     const int few = batch <= IN_PLACE && side->n_weights < REPAY_COPY * side->n_in;
     const int in_place = !used && (few || batch <= kernels->at_once(width, p->what));
     const size_t in_bytes = in_place ? 0 : tiles * in_tile * item, rest_bytes = out_tile * item;
+    const size_t bytes = in_bytes + 2 * rest_bytes + (side->slots ? side->max_weights * item : 0);
     /* To whole cache lines: a load that straddles two costs both. */
-    const size_t bytes = in_bytes + 2 * rest_bytes + (2 * whole_lines(side->max_weights) + 16) * item;
-    char *space = aligned_alloc(64, ceil_div(bytes, 64) * 64);
+    char *space = aligned_alloc(64, (bytes / 64 + 1) * 64);
     if (!space)
         return -1;
     char *panels = space, *rest_out = panels + in_bytes, *rest_other = rest_out + rest_bytes;
