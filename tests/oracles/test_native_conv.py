@@ -109,6 +109,17 @@ def test_many_channels_in_blocks():
         check(torch.rand(96, 200, 3, 3) < 0.02, (16, 16), 130, torch.float32, stride, (1, 1))
 
 
+@pytest.mark.parametrize(("density", "stride"), [(0.03, 1), (0.5, 1), (0.03, 2)])
+def test_results_of_four_mebibytes_go_past_the_caches(density, stride):
+    """Read where it lies, packed, and with lines of several classes of columns."""
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    for isa in instruction_sets(C):
+        C.use_isa(isa)
+        for batch, dtype in ((64, torch.float32), (32, torch.float64)):
+            check(torch.rand(16, 16, 3, 3) < density, (32, 32), batch, dtype, (stride, stride), (1, 1))
+
+
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 3)])
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 1), (4, 5)])
 def test_few_weights_on_long_rows(kernel, padding):

@@ -18,6 +18,13 @@
 #define HOLD(v) ((void)(v))
 #endif
 
+/* Orders what was written past the caches before all that follows. */
+#if defined(__x86_64__)
+#define STREAMED() __asm__ volatile("sfence" ::: "memory")
+#else
+#define STREAMED() ((void)0)
+#endif
+
 static inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /* A buffer argument: (address, number of elements), or None. */

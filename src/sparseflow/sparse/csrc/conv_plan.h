@@ -106,6 +106,15 @@ typedef struct {
     int32_t *order;                  /* of each entry: its weight's index among the values */
 } Plan;
 
+/* Whether an output whose lines are written once goes past the caches: they would not keep it until it is read, and a
+ * line that is not written past them is fetched first. */
+static int streams(const Plan *plan, const void *out)
+{
+    enum { LARGE = 4 << 20 };
+    return (uintptr_t)out % LINE == 0 && plan->batch * plan->itemsize % LINE == 0 &&
+           plan->side->n_out * plan->rows.out * plan->cols.out * plan->batch * plan->itemsize >= LARGE;
+}
+
 /* Packed rows that the output rows [y, end) read, the first and one past the last. */
 static size_t first_row(const Plan *plan, size_t y) { return place(&plan->rows, y) * plan->rows.in_step; }
 
