@@ -18,7 +18,7 @@ from sparseflow.core import BadStore, Busy
 from sparseflow.study import RunResult, RunSpec, Store, store_of
 from sparseflow.study.place import store_to_drive
 
-STORE = import_module("sparseflow.study.store")
+DATABASE = import_module("sparseflow.study.database")
 
 pytestmark = pytest.mark.slow  # they need the server
 
@@ -123,7 +123,7 @@ def test_a_server_that_comes_back_is_waited_for(opened, server, database, tmp_pa
 
 
 def test_a_server_that_stays_away_is_one_clear_error(opened, server, database, tmp_path, monkeypatch):
-    monkeypatch.setattr(STORE, "PATIENCE", 1.0)
+    monkeypatch.setattr(DATABASE, "PATIENCE", 1.0)
     store = opened(tmp_path, database, "study")
     server.crash()
     try:
@@ -140,7 +140,7 @@ def test_a_server_that_stays_away_is_one_clear_error(opened, server, database, t
 
 
 def test_who_has_lost_the_study_writes_no_more(opened, server, database, tmp_path, monkeypatch):
-    monkeypatch.setattr(STORE, "PATIENCE", 0.5)
+    monkeypatch.setattr(DATABASE, "PATIENCE", 0.5)
     first = opened(tmp_path / "a", database, "study")
     first.adopt([ONE.name])
     name = database.rpartition("/")[2]

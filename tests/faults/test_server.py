@@ -119,7 +119,7 @@ def test_a_server_that_crashes_and_comes_back(study, server, database, whole, tm
 
 
 def test_a_server_that_stays_away_costs_nothing_computed(study, server, database, whole, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(import_module("sparseflow.study.store"), "PATIENCE", 1.0)
+    monkeypatch.setattr(import_module("sparseflow.study.database"), "PATIENCE", 1.0)
     monkeypatch.setattr(sys, "argv", ["sparseflow", *words_for(study, 2, tmp_path, "--store", database)])
 
     def crash():
