@@ -183,12 +183,12 @@ static int build_side(Side *side, const Csc *csc, int backward, size_t out_block
     const Grid grid = {out_block, in_block, ceil_div(side->n_in, in_block)};
     const size_t n_blocks = side->n_bands * grid.n_in_blocks, n_cells = n_blocks * out_block;
     /* Rows of a block that share a count share a run: never more runs than cells in use. */
-    const size_t listed = (n_cells < csc->n + side->n_out ? n_cells : csc->n + side->n_out) + 1;
+    const size_t listed = n_cells < csc->n + side->n_out ? n_cells : csc->n + side->n_out;
     uint32_t *cells = calloc(n_cells, sizeof *cells);
     side->bands = calloc(side->n_bands + 1, sizeof *side->bands);
     side->blocks = calloc(n_blocks, sizeof *side->blocks);
-    side->runs = malloc(listed * sizeof *side->runs);
-    side->rows = calloc(listed, sizeof *side->rows); /* one more than there are: a row looks at the next */
+    side->runs = malloc((listed + 1) * sizeof *side->runs);
+    side->rows = calloc(listed + 2, sizeof *side->rows); /* two more than there are: rows look at the next ones */
     side->columns = calloc(csc->n + AHEAD, sizeof *side->columns);
     int failed = !cells || !side->bands || !side->blocks || !side->runs || !side->rows || !side->columns;
 
