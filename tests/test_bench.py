@@ -63,6 +63,23 @@ def test_short_calls_are_repeated_within_a_turn():
     assert len(calls) > 2 + 2 * 2
 
 
+def test_rounds_that_still_fetch_memory_are_not_counted():
+    held: list[bytearray] = []
+
+    def call() -> None:
+        if len(held) < 5:
+            held.append(bytearray(8 << 20))
+            held[-1][::4096] = bytes(2048)
+        calls.append(len(held))
+
+    for settling, counted_from in ((9, 5), (1, 4), (0, 3)):
+        held.clear()
+        calls: list[int] = []
+        interleaved({"a": call}, rounds=2, warm_up=2, settling=settling)
+        assert calls[-2] == counted_from
+    assert len(calls) == 2 + 2
+
+
 def test_median_and_spread():
     assert median_and_spread([3.0, 1.0, 2.0, 5.0, 4.0]) == (3.0, 1.0)
     median, spread = median_and_spread([7.0])

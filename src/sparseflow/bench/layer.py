@@ -9,7 +9,7 @@ from math import nan
 from sparseflow.bench.cases import LayerCase
 from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.rivals import Missing, forms_for, implementations, label, timed_call
-from sparseflow.bench.timing import Row, fastest, interleaved, median_and_spread, thread_limit, threads_text
+from sparseflow.bench.timing import SETTLING, Row, fastest, interleaved, median_and_spread, thread_limit, threads_text
 from sparseflow.core import BadValue
 
 Shape = tuple[int, int, int]
@@ -113,7 +113,7 @@ def bench_layer(
             )
         report(f"{where}: timing")
         with thread_limit(threads):  # after building, which loads the rivals' libraries
-            times = interleaved(calls, rounds, turn_ms=TURN_MS)
+            times = interleaved(calls, rounds, turn_ms=TURN_MS, settling=SETTLING)
         del calls
         for full in fastest(times, {full: name for full, (name, _) in places.items()}):
             name, form_name = places[full]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparseflow.bench.memory import peak_mib
-from sparseflow.bench.timing import Row, interleaved, median_and_spread, thread_limit, threads_text
+from sparseflow.bench.timing import SETTLING, Row, interleaved, median_and_spread, thread_limit, threads_text
 from sparseflow.core import BadValue, check_fraction, check_positive, global_stream, stream, weight_shapes
 from sparseflow.masks import random_masks, uniform
 from sparseflow.models import models
@@ -128,7 +128,9 @@ def bench_overhead(
     for case in cases:
         report(f"{case.title}: timing")
         with thread_limit(threads):
-            times = interleaved({name: make_overhead_step(name, case) for name in NAMES}, rounds, turn_ms=TURN_MS)
+            times = interleaved(
+                {name: make_overhead_step(name, case) for name in NAMES}, rounds, turn_ms=TURN_MS, settling=SETTLING
+            )
         small = replace(case, batch=2, width=4, side=8)
         for name, found in times.items():
             peak = nan

@@ -8,7 +8,7 @@ from math import nan
 from sparseflow.bench.memory import peak_mib
 from sparseflow.bench.networks import Step, StepCase, make_step
 from sparseflow.bench.rivals import Missing, label
-from sparseflow.bench.timing import Row, fastest, interleaved, median_and_spread, thread_limit, threads_text
+from sparseflow.bench.timing import SETTLING, Row, fastest, interleaved, median_and_spread, thread_limit, threads_text
 from sparseflow.core import BadValue
 from sparseflow.train import resolve_implementation
 
@@ -93,7 +93,7 @@ def bench_step(
         calls, places = _calls(case, names or names_for(case.model), report, note)
         report(f"{case.title}: timing")
         with thread_limit(threads):
-            times = interleaved(calls, rounds, turn_ms=TURN_MS)
+            times = interleaved(calls, rounds, turn_ms=TURN_MS, settling=SETTLING)
         del calls
         for full in fastest(times, {full: name for full, (name, _) in places.items()}):
             name, form = places[full]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,12 @@ from typing import Any
 import torch
 
 from sparseflow.core import BadValue
+
+SETTLING = 4
+"""Rounds that are not counted, at most: see `interleaved`."""
+
+_HARDLY_ANY = 100
+"""Pages fetched from the system in one round: less than half a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,14 @@ class Row:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2, turn_ms: float = 0.0
+    calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2, turn_ms: float = 0.0, settling: int = 0
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, the calls in turn, so that a machine whose speed drifts slows all of them alike.
 
     Args:
+        settling: at most so many rounds come before and are not counted, until one fetches hardly any memory from the
+            system. Turns cut up what the process holds, so it grows for some rounds, and fresh pages can cost more than
+            a layer that moves some megabytes; a training loop has them behind it.
         turn_ms: a turn repeats a call until about so much time has passed, and counts the mean; one that is repeated
             is called once before. Short calls need it: in a training loop they find their own data in the caches, not
             what another implementation left there.
@@ -57,16 +67,31 @@ def interleaved(
             call()
         once = 1e3 * (time.perf_counter() - start) / max(1, warm_up - 1)
         repeats[name] = max(1, ceil(turn_ms / max(once, 1e-3)))
+    for _ in range(settling):
+        before = _fetched_pages()
+        for name, call in calls.items():
+            _turn(call, repeats[name])
+        if _fetched_pages() - before < _HARDLY_ANY:
+            break
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            if repeats[name] > 1:
-                call()
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            times[name].append(1e3 * (time.perf_counter() - start) / repeats[name])
+            times[name].append(_turn(call, repeats[name]))
     return times
+
+
+def _turn(call: Callable[[], object], repeats: int) -> float:
+    """Mean milliseconds of a call that is repeated, or of a single one."""
+    if repeats > 1:
+        call()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return 1e3 * (time.perf_counter() - start) / repeats
+
+
+def _fetched_pages() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def median_and_spread(times: Sequence[float]) -> tuple[float, float]:
