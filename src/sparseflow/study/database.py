@@ -13,7 +13,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from sparseflow.core import BadStore, Busy
 from sparseflow.study import server, tables
-from sparseflow.study.tables import SCHEMA_VERSION
 
 PATIENCE = 60.0
 """Seconds for which a driver waits for a server that went away, before it gives up."""
@@ -62,15 +61,15 @@ class Database:
                 if self.on_server:  # two that make the same tables at once would fail
                     db.execute(sa.select(sa.func.pg_advisory_xact_lock(server.lock_key("tables"))))
                 tables.schema.create_all(db)
-                row = {"key": "schema", "value": str(SCHEMA_VERSION)}
+                row = {"key": "schema", "value": str(tables.SCHEMA_VERSION)}
                 db.execute(self._insert(tables.meta).values(row).on_conflict_do_nothing())
             elif self.on_server and not sa.inspect(db).has_table("meta"):
                 raise BadStore(f"{self.label}: no results here; run a study with --store first")
             version = db.execute(sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema")).scalar()
-        if version is None or int(version) > SCHEMA_VERSION:
+        if version is None or int(version) > tables.SCHEMA_VERSION:
             raise BadStore(
-                f"{self.label}: the results store has schema {version}, this version knows up to {SCHEMA_VERSION}; "
-                f"use the newer sparseflow that made it, or another {self.option}"
+                f"{self.label}: the results store has schema {version}, this version knows up to "
+                f"{tables.SCHEMA_VERSION}; use the newer sparseflow that made it, or another {self.option}"
             )
 
     def claim(self, study: str) -> None:
